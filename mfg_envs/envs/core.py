@@ -1,0 +1,191 @@
+"""The array core: N agents of any game, in each other's crowd or in a frozen one, with all work done on arrays.
+
+Everything that moves agents stands on it: the PettingZoo and Gymnasium shells, the oracles, the viewer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.error import ResetNeeded
+
+from mfg_envs.games import Game
+from mfg_envs.mean_field import Distribution, Empirical, MeanField
+
+Policy = Callable[[int, np.ndarray], np.ndarray]  # policy(t, x (n, d)) -> a (n, k), float64
+
+
+class Crowd:
+    """N agents of one game at one time. States are float64; observations and `state()` of the shells are float32.
+
+    Args:
+        game: the game.
+        num_agents: N.
+        mean_field: the frozen crowd that the agents live in, each on its own; None for each other's company.
+
+    Raises:
+        ValueError: if `num_agents` is not a positive integer, or if the mean field is not of this game's horizon.
+    """
+
+    def __init__(self, game: Game, num_agents: int, mean_field: MeanField | None = None) -> None:
+        if isinstance(num_agents, bool) or not isinstance(num_agents, (int, np.integer)) or num_agents < 1:
+            raise ValueError(f"num_agents must be a positive integer, got {num_agents!r}")
+        if mean_field is not None and mean_field.horizon != game.horizon:
+            raise ValueError(f"the mean field has horizon {mean_field.horizon}, the game has {game.horizon}")
+        self.game = game
+        self.num_agents = int(num_agents)
+        self.mean_field = mean_field
+        self.t: int | None = None  # None until the first reset
+        self.x: np.ndarray
+        self.rng: np.random.Generator
+
+    @property
+    def done(self) -> bool:
+        """Whether the horizon is reached."""
+        return self.t == self.game.horizon
+
+    def reset(self, rng: np.random.Generator, initial_state: np.ndarray | None = None) -> None:
+        """Go to t = 0: `rng` is kept for the episode; the states are drawn from it unless given, (N, d).
+
+        Raises:
+            ValueError: if given states are misshapen, NaN, or outside the game's state space; nothing is changed then.
+        """
+        size = (self.num_agents, self.game.dim)
+        if initial_state is None:
+            x = self.game.initial_state(rng.standard_normal(size))
+        else:
+            x = np.array(initial_state, dtype=np.float64)
+            if x.shape != size:
+                raise ValueError(f"initial_state must have shape {size}, got {x.shape}")
+            outside = np.flatnonzero(~self.game.contains(x))
+            if len(outside):
+                i = outside[0]
+                raise ValueError(f"initial_state of agent_{i} is not in the state space of the game: {x[i]}")
+        self.rng, self.t, self.x = rng, 0, x
+
+    def distribution(self, a: np.ndarray | None = None) -> Distribution:
+        """mu_t: the frozen crowd's, or the agents' own with their projected actions `a` (N, k)."""
+        assert self.t is not None
+        return Empirical(self.x, a) if self.mean_field is None else self.mean_field.at(self.t)
+
+    def step(self, a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Everybody acts: a (N, k) -> rewards (N,), the last with the terminal one, and the projected actions (N, k).
+
+        Raises:
+            ResetNeeded: before the first reset and at T.
+            ValueError: if the actions are misshapen or NaN; nothing is changed then.
+        """
+        if self.t is None or self.done:
+            raise ResetNeeded("call reset() first" if self.t is None else "the horizon is reached: call reset()")
+        game, t, size = self.game, self.t, (self.num_agents, self.game.action_dim)
+        a = np.asarray(a, dtype=np.float64)
+        if a.shape != size:
+            raise ValueError(f"actions must have shape {size}, got {a.shape}")
+        if np.isnan(a).any():
+            i = np.flatnonzero(np.isnan(a).any(axis=1))[0]
+            raise ValueError(f"the action of agent_{i} is NaN: {a[i]}")
+        a = game.project_action(a)
+        mu = self.distribution(a)
+        rewards = game.reward(t, self.x, a, mu)
+        self.x = game.step(t, self.x, a, mu, self.rng.standard_normal(self.x.shape))
+        self.t = t + 1
+        if self.done:
+            rewards = rewards + game.terminal_reward(self.x, self.distribution())
+        return rewards, a
+
+    def observations(self) -> np.ndarray:
+        """[x, t/T] of every agent: (N, d+1) float32."""
+        assert self.t is not None
+        observations = np.empty((self.num_agents, self.game.dim + 1), dtype=np.float32)
+        observations[:, :-1] = self.x
+        observations[:, -1] = self.t / self.game.horizon
+        return observations
+
+
+def observation_space(game: Game) -> spaces.Box:
+    """Box of [x, t/T], (d+1,) float32, finite."""
+    return _box(np.append(game.state_low, 0.0), np.append(game.state_high, 1.0))
+
+
+def action_space(game: Game) -> spaces.Box:
+    """Box of actions, (k,) float32."""
+    return _box(game.action_low, game.action_high)
+
+
+def state_space(game: Game, num_agents: int) -> spaces.Box:
+    """Box of all agents' states, (N, d) float32, finite."""
+    return _box(np.tile(game.state_low, (num_agents, 1)), np.tile(game.state_high, (num_agents, 1)))
+
+
+def _box(low: np.ndarray, high: np.ndarray) -> spaces.Box:
+    return spaces.Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectories:
+    """What N agents did: states (T+1, N, d), projected actions (T, N, k), rewards (T, N), the last with the terminal."""
+
+    states: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+
+    @property
+    def returns(self) -> np.ndarray:
+        """Sum of rewards of each agent, (N,)."""
+        return self.rewards.sum(axis=0)
+
+
+def simulate(
+    game: Game,
+    policy: Policy,
+    mean_field: MeanField | None = None,
+    num_agents: int = 1000,
+    seed: int | None = None,
+    antithetic: bool = False,
+) -> Trajectories:
+    """Let `num_agents` play `policy` for one episode, in each other's crowd or in a frozen mean field.
+
+    The agents' noise depends on `seed` alone, not on what the policy draws: two policies played with one seed meet the
+    same noise. A policy with a method `reset(n, rng)` is reset before t = 0 with a generator of its own.
+
+    Args:
+        game: the game.
+        policy: a callable `policy(t, x)`: t an int, x (n, d) float64 -> actions (n, k).
+        mean_field: the frozen crowd; None for each other's company, which is the N-player game.
+        num_agents: N; even if `antithetic`.
+        seed: of the noise; None draws a fresh one.
+        antithetic: give agent i + N/2 the mirrored noise of agent i. The mean state under a linear policy is then
+            exact, and means over agents are less noisy in general.
+
+    Raises:
+        ValueError: if the policy returns NaN or another shape, or `num_agents` does not fit.
+    """
+    rng = np.random.default_rng(seed)
+    policy_rng = rng.spawn(1)[0]
+    if antithetic:
+        if num_agents % 2:
+            raise ValueError(f"num_agents must be even with antithetic noise, got {num_agents}")
+        rng = _Antithetic(rng.bit_generator)
+    crowd = Crowd(game, num_agents, mean_field)
+    crowd.reset(rng)
+    if hasattr(policy, "reset"):
+        policy.reset(num_agents, policy_rng)
+    states = np.empty((game.horizon + 1, num_agents, game.dim))
+    actions = np.empty((game.horizon, num_agents, game.action_dim))
+    rewards = np.empty((game.horizon, num_agents))
+    states[0] = crowd.x
+    for t in range(game.horizon):
+        rewards[t], actions[t] = crowd.step(policy(t, crowd.x.copy()))
+        states[t + 1] = crowd.x
+    return Trajectories(states, actions, rewards)
+
+
+class _Antithetic(np.random.Generator):
+    """Standard normal draws of which the second half of the rows mirrors the first."""
+
+    def standard_normal(self, size: tuple[int, ...]) -> np.ndarray:  # type: ignore[override]
+        half = super().standard_normal((size[0] // 2, *size[1:]))
+        return np.concatenate([half, -half])

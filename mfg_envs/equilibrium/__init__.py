@@ -1,0 +1,17 @@
+"""The truth: equilibria, best responses, exploitability, and equilibria kept in files."""
+
+from mfg_envs.equilibrium.oracle import best_response, exploitability, solve
+from mfg_envs.equilibrium.results import AffinePolicy, BestResponse, Equilibrium, Exploitability
+from mfg_envs.equilibrium.storage import load_equilibrium, save_equilibrium
+
+__all__ = [
+    "AffinePolicy",
+    "BestResponse",
+    "Equilibrium",
+    "Exploitability",
+    "best_response",
+    "exploitability",
+    "load_equilibrium",
+    "save_equilibrium",
+    "solve",
+]

@@ -1,0 +1,102 @@
+"""What the oracles return, and the policies they return it with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mfg_envs.envs import Policy
+from mfg_envs.games import Game
+from mfg_envs.mean_field import MeanField
+
+
+@dataclass(frozen=True, eq=False)
+class AffinePolicy:
+    """a = -(K_t x + k_t).
+
+    Args:
+        K: gains, (T, k, d).
+        k: offsets, (T, k).
+    """
+
+    K: np.ndarray
+    k: np.ndarray
+
+    def __call__(self, t: int, x: np.ndarray) -> np.ndarray:
+        """Actions at t: x (n, d) -> (n, k)."""
+        return -(x @ self.K[t].T + self.k[t])
+
+
+@dataclass(frozen=True, eq=False)
+class BestResponse:
+    """The best policy against a given crowd, and its expected return; itself a policy.
+
+    Attributes:
+        policy: `policy(t, x) -> a`.
+        value: E V_0(x_0), its expected return in that crowd. If actions leave the box with a probability
+            `outside_box` that matters, this is an upper bound: the box is not part of the closed form.
+        outside_box: an upper bound on the probability that the policy's action leaves the action box at some t.
+    """
+
+    policy: Policy
+    value: float
+    outside_box: float = 0.0
+
+    def __call__(self, t: int, x: np.ndarray) -> np.ndarray:
+        """Actions at t: x (n, d) -> (n, k)."""
+        return self.policy(t, x)
+
+
+@dataclass(frozen=True, eq=False)
+class Equilibrium:
+    """A mean field equilibrium, exact or learnt.
+
+    Attributes:
+        policy: `policy(t, x) -> a`.
+        mean_field: the crowd of those who play it.
+        value: J, the expected return of the policy in that crowd.
+        exploitability: what a best response gains over it; see `exploitability`.
+        outside_box: an upper bound on the probability that an action leaves the action box at some t.
+        value_is_upper_bound: whether that probability is above 1e-6, so that the box, which closed forms do not see,
+            may bind: the value is then an upper bound on what the same crowd allows.
+        game: the game that this is an equilibrium of.
+    """
+
+    policy: Policy
+    mean_field: MeanField
+    value: float
+    exploitability: float
+    outside_box: float = 0.0
+    game: Game | None = None
+
+    @property
+    def value_is_upper_bound(self) -> bool:
+        """Whether actions leave the box with a probability above 1e-6."""
+        return self.outside_box > 1e-6
+
+
+@dataclass(frozen=True)
+class Exploitability:
+    """How much a best response gains over a policy in the policy's own crowd; `float()` gives `value`.
+
+    Attributes:
+        value: the estimate, E[J(best response; mu) - J(policy; mu)].
+        lower: what a best response achieved by play against the same crowd, with common noise; may be negative.
+        crowd_error: how far the value moves when the crowd is estimated from half of the agents.
+        resolution_error: how far it moves with the resolution of a grid; 0 for closed forms.
+        policy_return: J(policy; mu).
+        best_response_return: J(best response; mu).
+        stderr: standard error of `value`, from the agents that played the policy.
+    """
+
+    value: float
+    lower: float
+    crowd_error: float
+    resolution_error: float
+    policy_return: float
+    best_response_return: float
+    stderr: float
+
+    def __float__(self) -> float:
+        return self.value

@@ -1,0 +1,166 @@
+"""The linear-quadratic game: attraction to a target and to the crowd's mean, solved exactly by `equilibrium`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from mfg_envs.games.base import Array, Game, check_array, check_integer, check_number, like
+
+if TYPE_CHECKING:
+    from mfg_envs.mean_field import Distribution
+
+Scalar = float
+Vector = tuple[float, ...]
+Matrix = tuple[tuple[float, ...], ...]
+
+ACTION_BOUND = 10.0
+
+
+@dataclass(frozen=True)
+class LinearQuadratic(Game):
+    """Linear dynamics, quadratic costs, interaction through the crowd's mean, in any dimension.
+
+    With m_t the mean of mu_t:
+
+        x_{t+1} = A x_t + B a_t + A_bar m_t + sigma z_t,                                 x_0 ~ N(m0, s0^2 I)
+        r = -c_x |x - x_target|^2 - c_a |a|^2 - c_m |x - m_t|^2                          no terminal reward
+
+    Source: arXiv 2510.22158, section on the LQ model. The paper publishes the form; its constants are not public, so
+    the defaults here are ours. The action box does not bind at the default equilibrium (the mean action peaks at 3.4).
+
+    Args:
+        A, B, A_bar: a number s stands for s I, a vector for a diagonal, a matrix for itself. A and A_bar are (d, d); a
+            (d, k) matrix B sets the dimension k of the action, which is d otherwise.
+        c_x, c_a, c_m: costs per step of distance to the target, of the action (positive), of distance to the crowd.
+        x_target: the target, a number or (d,).
+        horizon: T.
+        sigma: standard deviation of the noise, each coordinate.
+        m0, s0: mean (a number or (d,)) and standard deviation of the initial states.
+        dim: d.
+
+    Raises:
+        ValueError: naming the field that is out of range or of the wrong shape.
+    """
+
+    A: Scalar | Vector | Matrix = 0.9
+    B: Scalar | Vector | Matrix = 0.2
+    A_bar: Scalar | Vector | Matrix = 0.1
+    c_x: float = 0.5
+    c_a: float = 0.1
+    c_m: float = 0.5
+    x_target: Scalar | Vector = 1.0
+    horizon: int = 20
+    sigma: float = 0.1
+    m0: Scalar | Vector = -1.0
+    s0: float = 0.3
+    dim: int = 1
+
+    reward_reads: ClassVar[frozenset[str]] = frozenset({"mean"})
+    dynamics_reads: ClassVar[frozenset[str]] = frozenset({"mean"})
+
+    def __post_init__(self) -> None:
+        check_integer(self, "dim")
+        check_integer(self, "horizon")
+        check_number(self, "c_a", low=0.0, strict=True)
+        for name in ("c_x", "c_m", "sigma", "s0"):
+            check_number(self, name, low=0.0)
+        for name in ("A", "B", "A_bar"):
+            check_array(self, name, ndims=(0, 1, 2))
+            shape = np.shape(getattr(self, name))
+            rows_only = name == "B" and len(shape) == 2  # a matrix B has any number of columns
+            wanted = (self.dim, shape[1] if rows_only else self.dim)[: len(shape)]
+            if shape != wanted or 0 in shape:
+                full = f"({self.dim}, {'k' if name == 'B' else self.dim})"
+                raise ValueError(
+                    f"LinearQuadratic: {name} must be a number, a vector of length {self.dim} or a {full} matrix "
+                    f"when dim is {self.dim}, got shape {shape}"
+                )
+        for name in ("x_target", "m0"):
+            check_array(self, name, ndims=(0, 1))
+            if np.shape(getattr(self, name)) not in ((), (self.dim,)):
+                raise ValueError(
+                    f"LinearQuadratic: {name} must be a number or a vector of length {self.dim} when dim is "
+                    f"{self.dim}, got shape {np.shape(getattr(self, name))}"
+                )
+
+    @property
+    def action_dim(self) -> int:  # type: ignore[override]
+        """k: the number of columns of a matrix B, d otherwise."""
+        return len(self.B[0]) if np.ndim(self.B) == 2 else self.dim  # type: ignore[index,arg-type]
+
+    @property
+    def action_low(self) -> np.ndarray:
+        """-10 for each coordinate, (k,)."""
+        return np.full(self.action_dim, -ACTION_BOUND)
+
+    @property
+    def action_high(self) -> np.ndarray:
+        """10 for each coordinate, (k,)."""
+        return np.full(self.action_dim, ACTION_BOUND)
+
+    @cached_property
+    def _state_bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Interval arithmetic over the horizon, for |z| <= 10: a (d,) hull of what box actions can reach."""
+        centre, A, B, A_bar = np.broadcast_to(self.m0, self.dim), self.A, self.B, self.A_bar
+        A, B, A_bar = (np.abs(as_matrix(M, self.dim)) for M in (A, B, A_bar))
+        radius = np.full(self.dim, 10 * self.s0)
+        low, high = centre - radius, centre + radius
+        signed = as_matrix(self.A, self.dim), as_matrix(self.A_bar, self.dim)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for _ in range(self.horizon):
+                centre = signed[0] @ centre + signed[1] @ centre
+                radius = A @ radius + A_bar @ radius + B @ np.full(self.action_dim, ACTION_BOUND) + 10 * self.sigma
+                low, high = np.minimum(low, centre - radius), np.maximum(high, centre + radius)
+        largest = float(np.finfo(np.float32).max)
+        return np.nan_to_num(low, nan=-largest, neginf=-largest), np.nan_to_num(high, nan=largest, posinf=largest)
+
+    @property
+    def state_low(self) -> np.ndarray:
+        """(d,): what box actions and noises |z| <= 10 can reach. States are never clipped to it."""
+        return self._state_bounds[0].copy()
+
+    @property
+    def state_high(self) -> np.ndarray:
+        """(d,): what box actions and noises |z| <= 10 can reach. States are never clipped to it."""
+        return self._state_bounds[1].copy()
+
+    def initial_state(self, z: Array) -> Array:
+        """x_0 = m0 + s0 z: (n, d) -> (n, d)."""
+        return like(self.m0, z) + self.s0 * z
+
+    def step(self, t: int, x: Array, a: Array, mu: Distribution, z: Array) -> Array:
+        """A x + B a + A_bar m_t + sigma z: x (n, d), a (n, k), z (n, d) -> (n, d)."""
+        moved = _times(self.A, x) + _times(self.B, self.project_action(a)) + self.sigma * z
+        return moved + _times(self.A_bar, like(mu.mean, x)[None, :])
+
+    def reward(self, t: int, x: Array, a: Array, mu: Distribution) -> Array:
+        """-c_x |x - x_target|^2 - c_a |a|^2 - c_m |x - m_t|^2: x (n, d), a (n, k) -> (n,)."""
+        a = self.project_action(a)
+        to_target, to_crowd = x - like(self.x_target, x), x - like(mu.mean, x)
+        return -_weighted_sum((self.c_x, to_target), (self.c_a, a), (self.c_m, to_crowd))
+
+
+def as_matrix(value: Scalar | Vector | Matrix, dim: int) -> np.ndarray:
+    """A number as s I, a vector as a diagonal, a matrix as is: float64 (d, d), or (d, k) for a matrix."""
+    array = np.asarray(value, dtype=np.float64)
+    return array if array.ndim == 2 else np.diag(np.broadcast_to(array, dim))
+
+
+def _times(M: Scalar | Vector | Matrix, x: Array) -> Array:
+    """M x for each row of x: (n, k) -> (n, d), with numbers and diagonals multiplied as such."""
+    if isinstance(M, float):
+        return M * x
+    return x * like(M, x) if np.ndim(M) == 1 else x @ like(M, x).T
+
+
+def _weighted_sum(*terms: tuple[float, Any]) -> Array:
+    """Sum over terms (c, v) of c |v|^2, each v (n, .) -> (n,)."""
+    total: Any = 0.0
+    for c, v in terms:
+        total = total + c * array_namespace(v).sum(v * v, axis=-1)
+    return total

@@ -1,0 +1,8 @@
+"""LinearQuadratic, version 0, as PettingZoo and Gymnasium environments. See `mfg_envs.games.LinearQuadratic`."""
+
+from mfg_envs.envs.factory import environments
+from mfg_envs.games import LinearQuadratic
+
+env, raw_env, parallel_env, vector_env = environments(LinearQuadratic, name="lq_v0")
+
+__all__ = ["env", "parallel_env", "raw_env", "vector_env"]

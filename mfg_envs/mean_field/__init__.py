@@ -1,0 +1,23 @@
+"""The crowd: mu_t as something that can be sampled, evaluated and averaged.
+
+`Flow` needs PyTorch and zuko (the extra `solvers`) and is imported on first use.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from mfg_envs.mean_field.base import Distribution, MeanField
+from mfg_envs.mean_field.empirical import Empirical
+from mfg_envs.mean_field.gaussian import Gaussian
+
+if TYPE_CHECKING:
+    from mfg_envs.mean_field.flow import Flow
+
+__all__ = ["Distribution", "Empirical", "Flow", "Gaussian", "MeanField"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Flow":
+        from mfg_envs.mean_field.flow import Flow
+
+        return Flow
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

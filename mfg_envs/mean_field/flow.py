@@ -1,0 +1,181 @@
+"""The crowd as a time-conditioned normalizing flow: learnt from trajectories, sampled and evaluated at any t.
+
+Source: DEDA-FP (arXiv 2510.22158) learns mu_t by a conditional neural spline flow; zuko provides the flow. The
+standardisation by one location and scale for each t, and the mean by quasi-random quadrature, are ours.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import zuko
+from scipy.stats import norm, qmc
+from torch import Tensor, nn
+
+from mfg_envs.mean_field.base import Array, MeanField
+
+QUADRATURE_POINTS = 4096  # base points behind `mean`; the error is near 1e-4 standard deviations
+TINY_SCALE = 1e-6
+
+
+class Flow(nn.Module, MeanField):
+    """mu_t for t = 0, ..., T: a neural spline flow given t/T, around a location and a scale for each t.
+
+    An untrained flow is the Gaussian with that location and scale. Train it by maximum likelihood:
+
+        flow.standardise(x, a)                    # trajectories x (T+1, N, d), projected actions a (T, N, k)
+        flow.train()
+        loss = -flow.log_prob(t, x_t).mean()      # t (n,) integers, x_t (n, d); any torch optimiser
+        flow.eval()
+
+    Args:
+        dim: d >= 1.
+        horizon: T.
+        action_dim: k, for the table of mean actions that the crowd carries.
+        transforms, hidden, bins: number of spline transformations, widths of their networks, bins of each spline.
+        frequencies: the flow sees t/T and cos(j pi t/T) for j = 1, ..., frequencies.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        horizon: int,
+        action_dim: int = 1,
+        transforms: int = 3,
+        hidden: tuple[int, ...] = (64, 64),
+        bins: int = 8,
+        frequencies: int = 6,
+    ) -> None:
+        super().__init__()
+        self.dim, self.horizon, self.action_dim = dim, horizon, action_dim
+        self.arguments: dict[str, Any] = {
+            "dim": dim,
+            "horizon": horizon,
+            "action_dim": action_dim,
+            "transforms": transforms,
+            "hidden": tuple(hidden),
+            "bins": bins,
+            "frequencies": frequencies,
+        }
+        self.nsf = zuko.flows.NSF(
+            dim, context=1 + frequencies, transforms=transforms, bins=bins, hidden_features=tuple(hidden)
+        )
+        for module in self.nsf.modules():  # zero spline parameters are the identity: start from the Gaussian
+            if isinstance(module, nn.Sequential):
+                nn.init.zeros_(module[-1].weight)  # type: ignore[arg-type]
+                nn.init.zeros_(module[-1].bias)  # type: ignore[arg-type]
+        tau = torch.arange(horizon + 1) / max(horizon, 1)
+        waves = torch.cos(torch.pi * tau[:, None] * torch.arange(1, frequencies + 1))
+        self.context: Tensor
+        self.location: Tensor
+        self.scale: Tensor
+        self.mean_actions: Tensor
+        self.register_buffer("context", torch.cat([tau[:, None], waves], dim=1), persistent=False)
+        self.register_buffer("location", torch.zeros(horizon + 1, dim))
+        self.register_buffer("scale", torch.ones(horizon + 1, dim))
+        self.register_buffer("mean_actions", torch.zeros(horizon, action_dim))
+        self._means: np.ndarray | None = None
+
+    def standardise(self, x: np.ndarray, a: np.ndarray | None = None) -> None:
+        """Take location and scale for each t from states x (T+1, N, d), and mean actions from a (T, N, k) if given.
+
+        Raises:
+            ValueError: if a shape does not fit this flow.
+        """
+        if np.ndim(x) != 3 or (np.shape(x)[0], np.shape(x)[2]) != (self.horizon + 1, self.dim):
+            raise ValueError(f"x must have shape ({self.horizon + 1}, N, {self.dim}), got {np.shape(x)}")
+        self.location.copy_(torch.as_tensor(x.mean(axis=1)))
+        self.scale.copy_(torch.as_tensor(np.maximum(x.std(axis=1), TINY_SCALE)))
+        if a is not None:
+            if np.ndim(a) != 3 or (np.shape(a)[0], np.shape(a)[2]) != (self.horizon, self.action_dim):
+                raise ValueError(f"a must have shape ({self.horizon}, N, {self.action_dim}), got {np.shape(a)}")
+            self.mean_actions.copy_(torch.as_tensor(a.mean(axis=1)))
+        self._means = None
+
+    def train(self, mode: bool = True) -> Flow:
+        """Training mode forgets the table of means, which is computed once after training, at first use."""
+        self._means = None
+        return super().train(mode)
+
+    def log_prob(self, t: Tensor, x: Tensor) -> Tensor:
+        """log mu_t(x), differentiable in x and in the parameters: t (n,) integers, x (n, d) -> (n,)."""
+        location, scale = self.location[t], self.scale[t]
+        standard = self.nsf(self.context[t]).log_prob((x - location) / scale)
+        return standard - scale.log().sum(dim=-1)
+
+    def push(self, t: Tensor, z: Tensor) -> Tensor:
+        """Standard normal z (n, d) to states at t (n,): (n, d), differentiable."""
+        return self.location[t] + self.scale[t] * self.nsf(self.context[t]).transform.inv(z)
+
+    def at(self, t: int) -> FlowDistribution:
+        """mu_t, for t = 0, ..., T."""
+        self._check_time(t)
+        return FlowDistribution(self, t)
+
+    @property
+    def means(self) -> np.ndarray:
+        """Mean states, (T+1, d) float64, by quasi-random quadrature over the base distribution."""
+        if self._means is None:
+            points = qmc.Sobol(self.dim, seed=0).random(QUADRATURE_POINTS)
+            z = torch.as_tensor(norm.ppf(points)).to(self.location)
+            steps = torch.arange(self.horizon + 1, device=z.device)
+            with torch.no_grad():
+                x = self.push(steps.repeat_interleave(len(z)), z.repeat(len(steps), 1))
+            self._means = x.reshape(len(steps), len(z), self.dim).double().mean(dim=1).cpu().numpy()
+        return self._means
+
+    def sample_path(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """n samples of each marginal in one batch, (T+1, n, d) float64."""
+        steps = np.repeat(np.arange(self.horizon + 1), n)
+        return self._sample(steps, rng).reshape(self.horizon + 1, n, self.dim)
+
+    def log_density_path(self, x: np.ndarray) -> np.ndarray:
+        """log mu_t(x_t) at every t in one batch: (T+1, n, d) -> (T+1, n) float64."""
+        self._check_path(x)
+        steps = np.repeat(np.arange(self.horizon + 1), x.shape[1])
+        return self._log_density(steps, x.reshape(-1, self.dim)).reshape(x.shape[:2])
+
+    def _sample(self, t: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        z = torch.as_tensor(rng.standard_normal((len(t), self.dim))).to(self.location)
+        with torch.no_grad():
+            return self.push(torch.as_tensor(t, device=z.device), z).double().cpu().numpy()
+
+    def _log_density(self, t: np.ndarray, x: Array) -> Array:
+        steps = torch.as_tensor(t, device=self.location.device)
+        if isinstance(x, Tensor):
+            return self.log_prob(steps, x.to(self.location)).to(x)
+        with torch.no_grad():
+            return self.log_prob(steps, torch.as_tensor(x).to(self.location)).double().cpu().numpy()
+
+
+class FlowDistribution:
+    """mu_t of a flow at one t."""
+
+    def __init__(self, flow: Flow, t: int) -> None:
+        self.flow, self.t = flow, t
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Mean state, (d,) float64."""
+        return self.flow.means[self.t]
+
+    @property
+    def mean_action(self) -> np.ndarray:
+        """Mean action of the policy that the flow was fitted to, (k,) float64.
+
+        Raises:
+            ValueError: at T, where nobody acts.
+        """
+        if self.t == self.flow.horizon:
+            raise ValueError("there is no mean action at T")
+        return self.flow.mean_actions[self.t].double().cpu().numpy()
+
+    def log_density(self, x: Array) -> Array:
+        """log mu_t(x), in the library of x, differentiable under PyTorch: (n, d) -> (n,)."""
+        return self.flow._log_density(np.full(len(x), self.t), x)
+
+    def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """n independent states, (n, d) float64; the base noise comes from `rng`."""
+        return self.flow._sample(np.full(n, self.t), rng)

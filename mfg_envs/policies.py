@@ -1,0 +1,126 @@
+"""The average policy as a network of t/T and x, with a Gaussian head or a mixture of Gaussians.
+
+Source: DEDA-FP (arXiv 2510.22158) learns the average policy by behavioural cloning with a Gaussian head. The mixture
+head is ours: an average of best responses that go through different doors has several modes.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+LOG_STD_RANGE = (-7.0, 1.0)  # of the scaled action
+INITIAL_LOG_STD = -2.0
+
+
+class AveragePolicy(nn.Module):
+    """A stochastic policy: `policy(t, x)` draws actions for x (n, d) at the integer time t.
+
+    `reset(n, rng)` seeds the draws, as every simulator does before t = 0. The head is a mixture of `components`
+    diagonal Gaussians; one component is the Gaussian head of the paper.
+
+    Args:
+        dim, action_dim, horizon: d, k, T.
+        location, scale: (d,) what states are centred and divided by; (-location + x) / scale should be of order one.
+        action_scale: (k,) what actions are divided by.
+        components: number of Gaussians in the head.
+        hidden: widths of the network.
+        frequencies: the network sees t/T and cos(j pi t/T) for j = 1, ..., frequencies.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        action_dim: int,
+        horizon: int,
+        location: tuple[float, ...],
+        scale: tuple[float, ...],
+        action_scale: tuple[float, ...],
+        components: int = 1,
+        hidden: tuple[int, ...] = (64, 64),
+        frequencies: int = 6,
+    ) -> None:
+        super().__init__()
+        self.dim, self.action_dim, self.horizon = dim, action_dim, horizon
+        self.components, self.frequencies = components, frequencies
+        self.arguments: dict[str, Any] = {
+            "dim": dim,
+            "action_dim": action_dim,
+            "horizon": horizon,
+            "location": tuple(map(float, location)),
+            "scale": tuple(map(float, scale)),
+            "action_scale": tuple(map(float, action_scale)),
+            "components": components,
+            "hidden": tuple(hidden),
+            "frequencies": frequencies,
+        }
+        self.location: Tensor
+        self.scale: Tensor
+        self.action_scale: Tensor
+        self.register_buffer("location", torch.tensor(location, dtype=torch.float32))
+        self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32))
+        self.register_buffer("action_scale", torch.tensor(action_scale, dtype=torch.float32))
+        widths = (dim + 1 + frequencies, *hidden)
+        layers = [module for pair in pairwise(widths) for module in (nn.Linear(*pair), nn.Tanh())]
+        head = nn.Linear(widths[-1], components * (1 + 2 * action_dim))
+        nn.init.zeros_(head.weight)
+        nn.init.zeros_(head.bias)
+        with torch.no_grad():
+            head.bias.view(components, -1)[:, 1 + action_dim :] = INITIAL_LOG_STD
+        self.net = nn.Sequential(*layers, head)
+        self._rng = np.random.default_rng(0)
+
+    def parameters_at(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Log weights (n, c), means (n, c, k) and log standard deviations (n, c, k) of the scaled action.
+
+        t (n,) integers, x (n, d).
+        """
+        tau = t.to(x.dtype) / self.horizon
+        j = torch.arange(1, self.frequencies + 1, device=x.device)
+        features = torch.cat(
+            [(x - self.location) / self.scale, tau[:, None], torch.cos(torch.pi * tau[:, None] * j)], dim=-1
+        )
+        raw = self.net(features).unflatten(-1, (self.components, 1 + 2 * self.action_dim))
+        logits, mean, log_std = raw.split([1, self.action_dim, self.action_dim], dim=-1)
+        low, high = LOG_STD_RANGE
+        return logits.squeeze(-1).log_softmax(dim=-1), mean, log_std.clamp(low, high)
+
+    def log_prob(self, t: Tensor, x: Tensor, a: Tensor) -> Tensor:
+        """Log density of actions: t (n,) integers, x (n, d), a (n, k) -> (n,), differentiable."""
+        log_weights, mean, log_std = self.parameters_at(t, x)
+        z = ((a / self.action_scale)[:, None, :] - mean) * torch.exp(-log_std)
+        scales = log_std.sum(dim=-1) + self.action_scale.log().sum() + 0.5 * self.action_dim * math.log(2 * math.pi)
+        return torch.logsumexp(log_weights - 0.5 * z.square().sum(dim=-1) - scales, dim=-1)
+
+    def reset(self, n: int, rng: np.random.Generator) -> None:
+        """Draw actions from `rng` from now on."""
+        self._rng = rng
+
+    def forward(self, t: int, x: np.ndarray) -> np.ndarray:
+        """Draw actions for states x (n, d) at time t: (n, k) float64."""
+        n = len(x)
+        noise, uniform = self._rng.standard_normal((n, self.action_dim)), self._rng.random(n)
+        with torch.no_grad():
+            states = torch.as_tensor(x).to(self.location)
+            log_weights, mean, log_std = self.parameters_at(torch.full((n,), t, device=states.device), states)
+            edges = log_weights.exp().cumsum(dim=-1)[:, :-1]
+            chosen = (torch.as_tensor(uniform).to(edges)[:, None] > edges).sum(dim=-1)
+            rows = torch.arange(n, device=states.device)
+            scaled = mean[rows, chosen] + log_std[rows, chosen].exp() * torch.as_tensor(noise).to(mean)
+            return (scaled * self.action_scale).double().cpu().numpy()
+
+    def mean_action(self, t: int, x: np.ndarray) -> np.ndarray:
+        """Mean of the action's distribution, for pictures: x (n, d) -> (n, k) float64.
+
+        Playing it is another policy, with another flow and another return.
+        """
+        with torch.no_grad():
+            states = torch.as_tensor(x).to(self.location)
+            log_weights, mean, _ = self.parameters_at(torch.full((len(x),), t, device=states.device), states)
+            scaled = (log_weights.exp()[:, :, None] * mean).sum(dim=1)
+            return (scaled * self.action_scale).double().cpu().numpy()

@@ -1,0 +1,499 @@
+"""DEDA-FP with PPO best responses: solve a continuous mean field game and say how far from Nash the answer is.
+
+Density-Enhanced Deep-Average Fictitious Play (Magnino et al., arXiv 2510.22158). For k = 1, ..., K:
+
+    1. best response: PPO in the frozen crowd of iteration k-1, a normalizing flow;
+    2. average policy: maximum likelihood on the (t, x, a) of all best responses so far;
+    3. average mean field: maximum likelihood of the flow on trajectories of the average policy.
+
+    python solvers/dedafp_ppo.py                                     # the linear-quadratic game, all defaults
+    python solvers/dedafp_ppo.py --constants horizon=30 A_bar=0.2    # with other constants
+    python solvers/dedafp_ppo.py --resume runs/lq_v0__dedafp_ppo__1  # go on after Ctrl-C
+
+It writes to runs/<run_name>/: TensorBoard scalars, checkpoint.pt, summary.json, equilibrium.pt and equilibrium.png.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import json
+import os
+import platform
+import sys
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import gymnasium
+import matplotlib
+import numpy as np
+import torch
+import tyro
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+import mfg_envs  # registers the environments
+from mfg_envs.envs import simulate
+from mfg_envs.equilibrium import exploitability, save_equilibrium, solve
+from mfg_envs.mean_field import Flow
+from mfg_envs.policies import AveragePolicy
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+
+@dataclass
+class Args:
+    """DEDA-FP: PPO best responses, a cloned average policy, the crowd as a normalizing flow."""
+
+    env_id: str = "lq_v0"
+    """the game, by the name of its module in mfg_envs"""
+    constants: tuple[str, ...] = ()
+    """constants of the game, as NAME=VALUE; matrices as Python lists: "A=[[1,0],[0,1]]" """
+    seed: int = 1
+    """of everything random"""
+    device: str = "cpu"
+    """cpu or cuda"""
+    torch_threads: int = 1
+    """threads of PyTorch; one is the safe choice on a shared machine"""
+    runs_dir: Path = Path("runs")
+    """where runs are kept"""
+    run_name: str | None = None
+    """folder in runs_dir; by default <env_id>__dedafp_ppo__<seed>"""
+    resume: Path | None = None
+    """the folder of an interrupted run, which goes on with its own arguments (--iterations may be raised)"""
+
+    # fictitious play
+    iterations: int = 20
+    """K, iterations of fictitious play"""
+    averaging: Literal["linear", "uniform"] = "linear"
+    """weights of the best responses in the average: the k-th weighs k (linear) or 1 (uniform)"""
+    oracle_agents: int = 10_000
+    """agents simulated for the exploitability after each iteration"""
+
+    # 1. best response
+    num_agents: int = 1024
+    """representative agents that play one episode for each update of PPO"""
+    updates: int = 30
+    """updates of PPO in each best response"""
+    epochs: int = 4
+    """passes over each episode's data"""
+    minibatch_size: int = 4096
+    """transitions in a minibatch"""
+    learning_rate: float = 2e-3
+    """of Adam, annealed to zero within each best response"""
+    gae_lambda: float = 0.95
+    """lambda of generalised advantage estimation; rewards are not discounted"""
+    clip: float = 0.2
+    """clipping range of the probability ratio"""
+    entropy: float = 0.0
+    """weight of the entropy bonus"""
+    log_std: float = -2.3
+    """log standard deviation of exploration, in half-widths of the action box, at the start of each best response"""
+    max_grad_norm: float = 0.5
+    """clipping of the gradient's norm"""
+
+    # 2. average policy
+    components: int = 1
+    """Gaussians in the head of the average policy; 1 is the paper's"""
+    policy_steps: int = 300
+    """steps of Adam in each iteration"""
+    policy_batch: int = 2048
+    """transitions in a step"""
+    policy_learning_rate: float = 3e-3
+    """of Adam, annealed to zero within each iteration"""
+
+    # 3. average mean field
+    flow_agents: int = 4000
+    """agents that play the average policy to show the flow its crowd"""
+    flow_steps: int = 100
+    """steps of Adam in each iteration"""
+    flow_batch: int = 2048
+    """states in a step"""
+    flow_learning_rate: float = 2e-3
+    """of Adam, annealed to zero within each iteration"""
+
+
+class Agent(nn.Module):
+    """Actor and critic of PPO on observations [x, t/T]. Actions are in half-widths of the action box."""
+
+    def __init__(self, location: Tensor, scale: Tensor, action_dim: int, frequencies: int = 6) -> None:
+        super().__init__()
+        self.location: Tensor
+        self.scale: Tensor
+        self.waves: Tensor
+        self.register_buffer("location", location)
+        self.register_buffer("scale", scale)
+        self.register_buffer("waves", torch.pi * torch.arange(1, frequencies + 1))
+        inputs = len(location) + 1 + frequencies
+
+        def mlp(outputs: int) -> nn.Sequential:
+            head = nn.Linear(64, outputs)
+            nn.init.zeros_(head.weight)  # nobody moves at first
+            nn.init.zeros_(head.bias)
+            return nn.Sequential(nn.Linear(inputs, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), head)
+
+        self.actor, self.critic = mlp(action_dim), mlp(1)
+        self.log_std = nn.Parameter(torch.zeros(action_dim))
+
+    def features(self, obs: Tensor) -> Tensor:
+        """Standardised x, t/T and cos(j pi t/T): time is where the policy changes fastest, near T."""
+        x, tau = obs[:, :-1], obs[:, -1:]
+        return torch.cat([(x - self.location) / self.scale, tau, torch.cos(tau * self.waves)], dim=1)
+
+    def action(self, obs: Tensor) -> torch.distributions.Normal:
+        """The distribution of scaled actions, (n, k)."""
+        return torch.distributions.Normal(self.actor(self.features(obs)), self.log_std.exp(), validate_args=False)
+
+    def value(self, obs: Tensor) -> Tensor:
+        """The value, centred and scaled for each t, (n,)."""
+        return self.critic(self.features(obs)).squeeze(-1)
+
+
+class Divergence(Exception):
+    """A loss became NaN or infinite."""
+
+
+def annealed(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LambdaLR:
+    """A learning rate that goes linearly to zero in `steps` steps."""
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: max(0.0, 1 - step / steps))
+
+
+def descend(loss: Tensor, optimizer: torch.optim.Optimizer, what: str, max_grad_norm: float) -> None:
+    """One step down a loss, which must be finite."""
+    if not torch.isfinite(loss):
+        raise Divergence(f"the loss of the {what} is {loss.item()}")
+    optimizer.zero_grad()
+    loss.backward()
+    for group in optimizer.param_groups:
+        nn.utils.clip_grad_norm_(group["params"], max_grad_norm)
+    optimizer.step()
+
+
+def train(args: Args) -> Path:
+    """Run DEDA-FP and return the folder with its results."""
+    torch.set_num_threads(args.torch_threads)
+    device = torch.device(args.device)
+    constants = parse_constants(args.constants)
+    gym_id = "mfg_envs/" + args.env_id.replace("_v", "-v")
+    run = args.runs_dir / str(args.run_name or f"{args.env_id}__dedafp_ppo__{args.seed}")
+
+    game = gymnasium.make_vec(gym_id, **constants).unwrapped.game  # type: ignore[attr-defined]
+    T, d, k = game.horizon, game.dim, game.action_dim
+    action_scale = (game.action_high - game.action_low) / 2
+
+    def nothing(t: int, x: np.ndarray) -> np.ndarray:
+        return np.zeros((len(x), k))
+
+    # States are standardised by what random actions reach.
+    actions = np.random.default_rng(args.seed)
+    wander = simulate(
+        game,
+        lambda t, x: actions.uniform(game.action_low, game.action_high, (len(x), k)),
+        num_agents=args.flow_agents,
+        seed=args.seed,
+    ).states.reshape(-1, d)
+    location, scale = wander.mean(axis=0), wander.std(axis=0) + 1e-6
+
+    torch.manual_seed(args.seed)
+    agent = Agent(torch.as_tensor(location).float(), torch.as_tensor(scale).float(), k).to(device)
+    policy = AveragePolicy(
+        d, k, T, tuple(location), tuple(scale), tuple(action_scale), components=args.components
+    ).to(device)
+    flow = Flow(d, T, k).to(device)
+    pool: list[tuple[Tensor, Tensor]] = []  # states (T, N, d) and actions (T, N, k) of each best response
+    history: list[dict[str, float]] = []  # a row of figures for each iteration
+    times = torch.arange(T + 1, device=device)
+
+    checkpoint = run / "checkpoint.pt"
+    if args.resume is not None:
+        saved = torch.load(checkpoint, map_location=device, weights_only=True)
+        for module, name in ((agent, "agent"), (policy, "policy"), (flow, "flow")):
+            module.load_state_dict(saved[name])
+        flow.eval()
+        pool, history = saved["pool"], saved["history"]
+    else:
+        run.mkdir(parents=True, exist_ok=True)
+        crowd = simulate(game, nothing, num_agents=args.flow_agents, seed=args.seed)
+        flow.standardise(crowd.states, crowd.actions)  # mu^0: everybody does nothing, a Gaussian for a start
+        flow.eval()
+        save_checkpoint(checkpoint, args, agent, policy, flow, pool, history)
+    writer = SummaryWriter(str(run), purge_step=len(history) + 1)
+    doing_nothing = float(exploitability(game, nothing, args.oracle_agents))
+
+    bar = tqdm(total=args.iterations, initial=len(history), desc=args.env_id, unit="iteration", dynamic_ncols=True)
+    for iteration in range(len(history) + 1, args.iterations + 1):
+        started = time.perf_counter()
+        # All that is random in an iteration comes from (seed, iteration): a resumed run repeats an uninterrupted one.
+        seeds = np.random.SeedSequence([args.seed, iteration]).generate_state(4).tolist()
+        torch.manual_seed(seeds[0])
+
+        # --- 1. best response: PPO against the flow of the last iteration ---------------------------------------
+        envs = gymnasium.make_vec(gym_id, num_envs=args.num_agents, mean_field=flow, **constants)
+        envs.reset(seed=seeds[1])
+        with torch.no_grad():
+            agent.log_std.fill_(args.log_std)
+        optimizer = torch.optim.Adam(agent.parameters(), lr=args.learning_rate, eps=1e-5)
+        schedule = annealed(optimizer, args.updates)
+        obs = torch.zeros(T, args.num_agents, d + 1, device=device)
+        acts = torch.zeros(T, args.num_agents, k, device=device)
+        logprobs, rewards, values = (torch.zeros(T, args.num_agents, device=device) for _ in range(3))
+        for update in range(args.updates):
+            now, _ = envs.reset()
+            for t in range(T):  # one episode of everybody; a finite horizon ends in termination
+                obs[t] = torch.as_tensor(now)
+                with torch.no_grad():
+                    distribution = agent.action(obs[t])
+                    acts[t] = distribution.sample()
+                    logprobs[t] = distribution.log_prob(acts[t]).sum(-1)
+                    values[t] = agent.value(obs[t])
+                now, reward, *_ = envs.step(acts[t].cpu().numpy() * action_scale)
+                rewards[t] = torch.as_tensor(reward)
+
+            returns = rewards.flip(0).cumsum(0).flip(0)
+            if update == 0:  # values are learnt centred and scaled, t by t
+                centre, spread = returns.mean(1, keepdim=True), returns.std(1, keepdim=True) + 1e-3
+            values = values * spread + centre
+            advantages = torch.zeros_like(rewards)
+            following = torch.zeros(args.num_agents, device=device)
+            for t in reversed(range(T)):
+                next_value = values[t + 1] if t + 1 < T else torch.zeros_like(values[t])  # nothing comes after T
+                following = rewards[t] + next_value - values[t] + args.gae_lambda * following
+                advantages[t] = following
+            targets = advantages + values
+            centre, spread = targets.mean(1, keepdim=True), targets.std(1, keepdim=True) + 1e-3
+            flat_targets = ((targets - centre) / spread).flatten()
+            flat_advantages = ((advantages - advantages.mean()) / (advantages.std() + 1e-8)).flatten()
+            flat_obs, flat_acts, flat_logprobs = obs.flatten(0, 1), acts.flatten(0, 1), logprobs.flatten()
+            for _ in range(args.epochs):
+                for rows in torch.randperm(len(flat_obs), device=device).split(args.minibatch_size):
+                    distribution = agent.action(flat_obs[rows])
+                    ratio = (distribution.log_prob(flat_acts[rows]).sum(-1) - flat_logprobs[rows]).exp()
+                    gain = flat_advantages[rows]
+                    policy_loss = -torch.min(ratio * gain, ratio.clamp(1 - args.clip, 1 + args.clip) * gain).mean()
+                    value_loss = (agent.value(flat_obs[rows]) - flat_targets[rows]).square().mean()
+                    loss = policy_loss + 0.5 * value_loss - args.entropy * distribution.entropy().sum(-1).mean()
+                    descend(loss, optimizer, "best response", args.max_grad_norm)
+            schedule.step()
+
+        # What the average policy learns from: the mean action, along the paths that it makes in the same crowd.
+        def respond(t: int, x: np.ndarray) -> np.ndarray:
+            at = torch.as_tensor(np.column_stack([x, np.full(len(x), t / T)]), dtype=torch.float32, device=device)
+            with torch.no_grad():
+                return agent.actor(agent.features(at)).double().cpu().numpy() * action_scale
+
+        response = simulate(game, respond, flow, num_agents=args.num_agents, seed=seeds[2])
+        pool.append(
+            (
+                torch.as_tensor(response.states[:-1], dtype=torch.float32, device=device),
+                torch.as_tensor(response.actions, dtype=torch.float32, device=device),
+            )
+        )
+        response_seconds = time.perf_counter() - started
+
+        # --- 2. average policy: maximum likelihood on all best responses ------------------------------------------
+        weights = torch.ones(len(pool)) if args.averaging == "uniform" else torch.arange(1.0, len(pool) + 1)
+        states, chosen = (torch.stack(parts) for parts in zip(*pool, strict=True))  # (K, T, N, .)
+        optimizer = torch.optim.Adam(policy.parameters(), lr=args.policy_learning_rate)
+        schedule = annealed(optimizer, args.policy_steps)
+        for _ in range(args.policy_steps):
+            of = torch.multinomial(weights, args.policy_batch, replacement=True).to(device)
+            t_ = torch.randint(T, (args.policy_batch,), device=device)
+            n_ = torch.randint(args.num_agents, (args.policy_batch,), device=device)
+            policy_loss = -policy.log_prob(t_, states[of, t_, n_], chosen[of, t_, n_]).mean()
+            descend(policy_loss, optimizer, "average policy", args.max_grad_norm)
+            schedule.step()
+
+        # --- 3. average mean field: maximum likelihood of the flow on the average policy's crowd ------------------
+        crowd = simulate(game, policy, num_agents=args.flow_agents, seed=seeds[3], antithetic=True)
+        flow.standardise(crowd.states, crowd.actions)
+        paths = torch.as_tensor(crowd.states, dtype=torch.float32, device=device)
+        optimizer = torch.optim.Adam(flow.parameters(), lr=args.flow_learning_rate)
+        schedule = annealed(optimizer, args.flow_steps)
+        flow.train()
+        for _ in range(args.flow_steps):
+            t_ = times[torch.randint(T + 1, (args.flow_batch,), device=device)]
+            n_ = torch.randint(args.flow_agents, (args.flow_batch,), device=device)
+            flow_loss = -flow.log_prob(t_, paths[t_, n_]).mean()
+            descend(flow_loss, optimizer, "flow", args.max_grad_norm)
+            schedule.step()
+        flow.eval()
+
+        # --- how far from Nash, what it cost, and a checkpoint ----------------------------------------------------
+        seconds = time.perf_counter() - started
+        nash = exploitability(game, policy, args.oracle_agents, seed=seeds[3])
+        row = {
+            "charts/exploitability": nash.value,
+            "charts/exploitability_stderr": nash.stderr,
+            "charts/policy_return": nash.policy_return,
+            "charts/best_response_return": float(response.returns.mean()),
+            "charts/env_steps": float(iteration * args.updates * args.num_agents * T),
+            "charts/SPS": args.updates * args.num_agents * T / response_seconds,
+            "charts/seconds": seconds + (history[-1]["charts/seconds"] if history else 0.0),
+            "losses/value": value_loss.item(),
+            "losses/log_std": agent.log_std.mean().item(),
+            "losses/average_policy": policy_loss.item(),
+            "losses/flow": flow_loss.item(),
+        }
+        history.append(row)
+        for name, figure in row.items():
+            writer.add_scalar(name, figure, iteration)
+        save_checkpoint(checkpoint, args, agent, policy, flow, pool, history)
+        bar.set_postfix(exploitability=f"{nash.value:.4f}", of_nothing=f"{nash.value / doing_nothing:.2%}")
+        bar.update()
+    bar.close()
+    writer.close()
+
+    # --- results ----------------------------------------------------------------------------------------------------
+    nash = exploitability(game, policy, max(args.oracle_agents, 20_000), seed=args.seed)
+    summary = {
+        "env_id": args.env_id,
+        "game": type(game).__name__,
+        "constants": game.constants,
+        "seed": args.seed,
+        "iterations": len(history),
+        "exploitability": nash.value,
+        "exploitability_stderr": nash.stderr,
+        "exploitability_of_doing_nothing": doing_nothing,
+        "exploitability_relative": nash.value / doing_nothing,
+        "policy_return": nash.policy_return,
+        "env_steps": int(history[-1]["charts/env_steps"]),
+        "seconds": history[-1]["charts/seconds"],
+        "device": args.device,
+        "args": {f.name: getattr(args, f.name) for f in dataclasses.fields(args)},
+        "versions": {"python": platform.python_version()}
+        | {name: version(name) for name in ("mfg-envs", "numpy", "torch", "zuko", "gymnasium", "pettingzoo")},
+    }
+    (run / "summary.json").write_text(json.dumps(summary, indent=2, default=str) + "\n")
+    save_equilibrium(run / "equilibrium.pt", game, policy, flow, nash.policy_return, nash.value)
+    plot(run / "equilibrium.png", game, policy, flow, history, doing_nothing)
+    print(
+        f"exploitability {nash.value:.4f} ± {nash.stderr:.4f}, {nash.value / doing_nothing:.2%} of doing nothing's; "
+        f"results in {run}"
+    )
+    return run
+
+
+def save_checkpoint(
+    path: Path, args: Args, agent: Agent, policy: AveragePolicy, flow: Flow, pool: list[Any], history: list[Any]
+) -> None:
+    """All that the next iteration starts from. The old checkpoint is replaced, whole or not at all."""
+    content = {
+        "args": {f.name: plain(getattr(args, f.name)) for f in dataclasses.fields(args)},
+        "agent": agent.state_dict(),
+        "policy": policy.state_dict(),
+        "flow": flow.state_dict(),
+        "pool": pool,
+        "history": history,
+    }
+    torch.save(content, path.with_suffix(".partial"))
+    os.replace(path.with_suffix(".partial"), path)
+
+
+def plain(value: Any) -> Any:
+    """Paths as strings, so that a checkpoint is data alone."""
+    return str(value) if isinstance(value, Path) else value
+
+
+def parse_constants(pairs: tuple[str, ...]) -> dict[str, Any]:
+    """NAME=VALUE pairs to keyword arguments; a value is a Python literal, or else a string."""
+    constants = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name.isidentifier():
+            raise ValueError(f"--constants takes NAME=VALUE, got {pair!r}")
+        try:
+            constants[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            constants[name] = text
+    return constants
+
+
+def resumed(args: Args) -> Args:
+    """The arguments of the run in `args.resume`.
+
+    Raises:
+        ValueError: if there is no checkpoint, or if the command line contradicts it.
+    """
+    assert args.resume is not None
+    path = args.resume / "checkpoint.pt"
+    if not path.is_file():
+        raise ValueError(f"there is no checkpoint in {args.resume}")
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)["args"]
+        old = Args(**saved)
+    except Exception as error:  # torch.load raises many kinds
+        raise ValueError(f"{path} is truncated or no checkpoint of this solver") from error
+    for field in dataclasses.fields(Args):
+        given = plain(getattr(args, field.name))
+        if field.name in ("resume", "iterations", "runs_dir", "run_name") or given == field.default:
+            continue
+        if given != saved[field.name]:
+            raise ValueError(f"--{field.name} is {given!r}, but the run in {args.resume} has {saved[field.name]!r}")
+    iterations = args.iterations if args.iterations != Args.iterations else old.iterations
+    return dataclasses.replace(
+        old, resume=args.resume, runs_dir=args.resume.parent, run_name=args.resume.name, iterations=iterations
+    )
+
+
+def plot(
+    path: Path, game: Any, policy: AveragePolicy, flow: Flow, history: list[dict[str, float]], doing_nothing: float
+) -> None:
+    """Exploitability over iterations; the crowd over time; the policy: each against the exact equilibrium."""
+    exact = solve(game)
+    T = game.horizon
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(15, 4.2), layout="constrained")
+
+    figures = [row["charts/exploitability"] for row in history]
+    left.semilogy(range(1, len(figures) + 1), figures, "o-", color="#0072B2", ms=4)
+    left.axhline(doing_nothing, color="#999999", ls=":")
+    left.text(1, doing_nothing, "doing nothing", va="bottom", color="#666666")
+    left.set(xlabel="iteration of fictitious play", ylabel="exploitability", title="How far from Nash")
+    left.grid(alpha=0.3, which="both")
+
+    steps = np.arange(T + 1)
+    samples = flow.sample_path(4000, np.random.default_rng(0))[..., 0]
+    exact_samples = exact.mean_field.sample_path(4000, np.random.default_rng(0))[..., 0]
+    low, high = np.quantile(samples, [0.05, 0.95], axis=1)
+    middle.fill_between(steps, low, high, color="#0072B2", alpha=0.25, lw=0, label="learnt flow, 5 % to 95 %")
+    middle.plot(steps, flow.means[:, 0], "o-", color="#0072B2", ms=4, label="learnt flow, mean")
+    for i, quantile in enumerate(np.quantile(exact_samples, [0.05, 0.95], axis=1)):
+        middle.plot(steps, quantile, "--", color="black", lw=1, label=None if i else "exact, 5 % and 95 %")
+    middle.plot(steps, [exact.mean_field.at(t).mean[0] for t in steps], "-", color="black", lw=1, label="exact, mean")
+    middle.set(xlabel="t", ylabel="x" if game.dim == 1 else "x, first coordinate", title="The crowd")
+    middle.legend()
+
+    colours = plt.get_cmap("viridis")(np.linspace(0, 0.9, 4))
+    for t, colour in zip(np.linspace(0, T - 1, 4).astype(int), colours, strict=True):
+        x = np.tile(flow.means[t], (50, 1))  # along the first coordinate, through the crowd's mean
+        x[:, 0] = np.linspace(samples[t].min(), samples[t].max(), 50)
+        right.plot(x[:, 0], policy.mean_action(t, x)[:, 0], color=colour, lw=3, alpha=0.6, label=f"t = {t}")
+        right.plot(x[:, 0], exact.policy(t, x)[:, 0], "--", color="black", lw=1)
+    right.plot([], [], "--", color="black", lw=1, label="exact")
+    right.set(xlabel=middle.get_ylabel(), ylabel="mean action", title="The policy, where the crowd is")
+    right.legend()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def main() -> None:
+    """Read the command line, train, and leave a checkpoint whatever happens."""
+    args = tyro.cli(Args)
+    try:
+        if args.resume is not None:
+            args = resumed(args)
+        train(args)
+    except KeyboardInterrupt:
+        run = args.runs_dir / str(args.run_name or f"{args.env_id}__dedafp_ppo__{args.seed}")
+        print(f"\nstopped; go on with: python {sys.argv[0]} --resume {run}", file=sys.stderr)
+        sys.exit(130)
+    except (ValueError, Divergence, gymnasium.error.Error) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
