@@ -66,7 +66,7 @@ class AveragePolicy(nn.Module):
         self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32))
         self.register_buffer("action_scale", torch.tensor(action_scale, dtype=torch.float32))
         widths = (dim + 1 + frequencies, *hidden)
-        layers = [module for pair in pairwise(widths) for module in (nn.Linear(*pair), nn.Tanh())]
+        layers = [module for pair in pairwise(widths) for module in (nn.Linear(*pair), nn.ReLU())]
         head = nn.Linear(widths[-1], components * (1 + 2 * action_dim))
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)

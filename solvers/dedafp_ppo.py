@@ -36,7 +36,6 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-import mfg_envs  # registers the environments
 from mfg_envs.envs import simulate
 from mfg_envs.equilibrium import exploitability, save_equilibrium, solve
 from mfg_envs.mean_field import Flow
@@ -68,7 +67,7 @@ class Args:
     """the folder of an interrupted run, which goes on with its own arguments (--iterations may be raised)"""
 
     # fictitious play
-    iterations: int = 20
+    iterations: int = 25
     """K, iterations of fictitious play"""
     averaging: Literal["linear", "uniform"] = "linear"
     """weights of the best responses in the average: the k-th weighs k (linear) or 1 (uniform)"""
@@ -76,13 +75,13 @@ class Args:
     """agents simulated for the exploitability after each iteration"""
 
     # 1. best response
-    num_agents: int = 1024
+    num_agents: int = 512
     """representative agents that play one episode for each update of PPO"""
-    updates: int = 30
+    updates: int = 20
     """updates of PPO in each best response"""
     epochs: int = 4
     """passes over each episode's data"""
-    minibatch_size: int = 4096
+    minibatch_size: int = 2048
     """transitions in a minibatch"""
     learning_rate: float = 2e-3
     """of Adam, annealed to zero within each best response"""
@@ -100,11 +99,11 @@ class Args:
     # 2. average policy
     components: int = 1
     """Gaussians in the head of the average policy; 1 is the paper's"""
-    policy_steps: int = 300
+    policy_steps: int = 600
     """steps of Adam in each iteration"""
     policy_batch: int = 2048
     """transitions in a step"""
-    policy_learning_rate: float = 3e-3
+    policy_learning_rate: float = 5e-3
     """of Adam, annealed to zero within each iteration"""
 
     # 3. average mean field
@@ -135,7 +134,7 @@ class Agent(nn.Module):
             head = nn.Linear(64, outputs)
             nn.init.zeros_(head.weight)  # nobody moves at first
             nn.init.zeros_(head.bias)
-            return nn.Sequential(nn.Linear(inputs, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), head)
+            return nn.Sequential(nn.Linear(inputs, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), head)
 
         self.actor, self.critic = mlp(action_dim), mlp(1)
         self.log_std = nn.Parameter(torch.zeros(action_dim))
@@ -155,7 +154,7 @@ class Agent(nn.Module):
 
 
 class Divergence(Exception):
-    """A loss became NaN or infinite."""
+    """A loss became NaN or infinite; the checkpoint of the iteration before is good."""
 
 
 def annealed(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LambdaLR:
@@ -166,7 +165,7 @@ def annealed(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_sch
 def descend(loss: Tensor, optimizer: torch.optim.Optimizer, what: str, max_grad_norm: float) -> None:
     """One step down a loss, which must be finite."""
     if not torch.isfinite(loss):
-        raise Divergence(f"the loss of the {what} is {loss.item()}")
+        raise Divergence(f"the loss of the {what} is {loss.item()}; the last checkpoint is kept")
     optimizer.zero_grad()
     loss.backward()
     for group in optimizer.param_groups:
@@ -175,14 +174,23 @@ def descend(loss: Tensor, optimizer: torch.optim.Optimizer, what: str, max_grad_
 
 
 def train(args: Args) -> Path:
-    """Run DEDA-FP and return the folder with its results."""
+    """Run DEDA-FP and return the folder with its results.
+
+    Raises:
+        ValueError: for arguments out of range, a game or a constant that does not exist.
+        Divergence: if a loss becomes NaN.
+    """
+    check(args)
     torch.set_num_threads(args.torch_threads)
     device = torch.device(args.device)
     constants = parse_constants(args.constants)
     gym_id = "mfg_envs/" + args.env_id.replace("_v", "-v")
-    run = args.runs_dir / str(args.run_name or f"{args.env_id}__dedafp_ppo__{args.seed}")
+    run = run_folder(args)
 
-    game = gymnasium.make_vec(gym_id, **constants).unwrapped.game  # type: ignore[attr-defined]
+    try:
+        game = gymnasium.make_vec(gym_id, **constants).unwrapped.game  # type: ignore[attr-defined]
+    except (gymnasium.error.Error, TypeError) as error:  # a TypeError is an unknown constant
+        raise ValueError(f"cannot make {args.env_id} with constants {constants}: {error}") from error
     T, d, k = game.horizon, game.dim, game.action_dim
     action_scale = (game.action_high - game.action_low) / 2
 
@@ -201,9 +209,9 @@ def train(args: Args) -> Path:
 
     torch.manual_seed(args.seed)
     agent = Agent(torch.as_tensor(location).float(), torch.as_tensor(scale).float(), k).to(device)
-    policy = AveragePolicy(
-        d, k, T, tuple(location), tuple(scale), tuple(action_scale), components=args.components
-    ).to(device)
+    policy = AveragePolicy(d, k, T, tuple(location), tuple(scale), tuple(action_scale), components=args.components).to(
+        device
+    )
     flow = Flow(d, T, k).to(device)
     pool: list[tuple[Tensor, Tensor]] = []  # states (T, N, d) and actions (T, N, k) of each best response
     history: list[dict[str, float]] = []  # a row of figures for each iteration
@@ -277,7 +285,7 @@ def train(args: Args) -> Path:
                     policy_loss = -torch.min(ratio * gain, ratio.clamp(1 - args.clip, 1 + args.clip) * gain).mean()
                     value_loss = (agent.value(flat_obs[rows]) - flat_targets[rows]).square().mean()
                     loss = policy_loss + 0.5 * value_loss - args.entropy * distribution.entropy().sum(-1).mean()
-                    descend(loss, optimizer, "best response", args.max_grad_norm)
+                    descend(loss, optimizer, f"best response in iteration {iteration}", args.max_grad_norm)
             schedule.step()
 
         # What the average policy learns from: the mean action, along the paths that it makes in the same crowd.
@@ -305,7 +313,7 @@ def train(args: Args) -> Path:
             t_ = torch.randint(T, (args.policy_batch,), device=device)
             n_ = torch.randint(args.num_agents, (args.policy_batch,), device=device)
             policy_loss = -policy.log_prob(t_, states[of, t_, n_], chosen[of, t_, n_]).mean()
-            descend(policy_loss, optimizer, "average policy", args.max_grad_norm)
+            descend(policy_loss, optimizer, f"average policy in iteration {iteration}", args.max_grad_norm)
             schedule.step()
 
         # --- 3. average mean field: maximum likelihood of the flow on the average policy's crowd ------------------
@@ -319,7 +327,7 @@ def train(args: Args) -> Path:
             t_ = times[torch.randint(T + 1, (args.flow_batch,), device=device)]
             n_ = torch.randint(args.flow_agents, (args.flow_batch,), device=device)
             flow_loss = -flow.log_prob(t_, paths[t_, n_]).mean()
-            descend(flow_loss, optimizer, "flow", args.max_grad_norm)
+            descend(flow_loss, optimizer, f"flow in iteration {iteration}", args.max_grad_norm)
             schedule.step()
         flow.eval()
 
@@ -399,6 +407,21 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+def run_folder(args: Args) -> Path:
+    """Where a run is kept."""
+    return args.runs_dir / (args.run_name or f"{args.env_id}__dedafp_ppo__{args.seed}")
+
+
+def check(args: Args) -> None:
+    """Raise a ValueError for a budget of zero or a device that is not there."""
+    for field in dataclasses.fields(args):
+        value = getattr(args, field.name)
+        if type(value) is int and field.name != "seed" and value < 1:
+            raise ValueError(f"--{field.name.replace('_', '-')} must be at least 1, got {value}")
+    if args.device != "cpu" and not torch.cuda.is_available():
+        raise ValueError(f"--device {args.device}: PyTorch sees no such device here")
+
+
 def parse_constants(pairs: tuple[str, ...]) -> dict[str, Any]:
     """NAME=VALUE pairs to keyword arguments; a value is a Python literal, or else a string."""
     constants = {}
@@ -433,7 +456,9 @@ def resumed(args: Args) -> Args:
         if field.name in ("resume", "iterations", "runs_dir", "run_name") or given == field.default:
             continue
         if given != saved[field.name]:
-            raise ValueError(f"--{field.name} is {given!r}, but the run in {args.resume} has {saved[field.name]!r}")
+            raise ValueError(
+                f"--{field.name.replace('_', '-')} is {given!r}, but the run in {args.resume} has {saved[field.name]!r}"
+            )
     iterations = args.iterations if args.iterations != Args.iterations else old.iterations
     return dataclasses.replace(
         old, resume=args.resume, runs_dir=args.resume.parent, run_name=args.resume.name, iterations=iterations
@@ -488,10 +513,9 @@ def main() -> None:
             args = resumed(args)
         train(args)
     except KeyboardInterrupt:
-        run = args.runs_dir / str(args.run_name or f"{args.env_id}__dedafp_ppo__{args.seed}")
-        print(f"\nstopped; go on with: python {sys.argv[0]} --resume {run}", file=sys.stderr)
+        print(f"\nstopped; go on with: python {sys.argv[0]} --resume {run_folder(args)}", file=sys.stderr)
         sys.exit(130)
-    except (ValueError, Divergence, gymnasium.error.Error) as error:
+    except (ValueError, Divergence) as error:
         sys.exit(f"error: {error}")
 
 

@@ -38,6 +38,7 @@ class Crowd:
         self.game = game
         self.num_agents = int(num_agents)
         self.mean_field = mean_field
+        self._reads_actions = "mean_action" in game.reward_reads | game.dynamics_reads
         self.t: int | None = None  # None until the first reset
         self.x: np.ndarray
         self.rng: np.random.Generator
@@ -67,12 +68,14 @@ class Crowd:
         self.rng, self.t, self.x = rng, 0, x
 
     def distribution(self, a: np.ndarray | None = None) -> Distribution:
-        """mu_t: the frozen crowd's, or the agents' own with their projected actions `a` (N, k)."""
+        """mu_t: the frozen crowd's, or the agents' own; their actions `a` (N, k) count if the game reads their mean."""
         assert self.t is not None
-        return Empirical(self.x, a) if self.mean_field is None else self.mean_field.at(self.t)
+        if self.mean_field is not None:
+            return self.mean_field.at(self.t)
+        return Empirical(self.x, self.game.project_action(a) if a is not None and self._reads_actions else None)
 
-    def step(self, a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Everybody acts: a (N, k) -> rewards (N,), the last with the terminal one, and the projected actions (N, k).
+    def step(self, a: np.ndarray) -> np.ndarray:
+        """Everybody acts: a (N, k) -> rewards (N,), the last ones with the terminal reward.
 
         Raises:
             ResetNeeded: before the first reset and at T.
@@ -87,14 +90,13 @@ class Crowd:
         if np.isnan(a).any():
             i = np.flatnonzero(np.isnan(a).any(axis=1))[0]
             raise ValueError(f"the action of agent_{i} is NaN: {a[i]}")
-        a = game.project_action(a)
         mu = self.distribution(a)
         rewards = game.reward(t, self.x, a, mu)
         self.x = game.step(t, self.x, a, mu, self.rng.standard_normal(self.x.shape))
         self.t = t + 1
         if self.done:
             rewards = rewards + game.terminal_reward(self.x, self.distribution())
-        return rewards, a
+        return rewards
 
     def observations(self) -> np.ndarray:
         """[x, t/T] of every agent: (N, d+1) float32."""
@@ -126,7 +128,13 @@ def _box(low: np.ndarray, high: np.ndarray) -> spaces.Box:
 
 @dataclass(frozen=True, eq=False)
 class Trajectories:
-    """What N agents did: states (T+1, N, d), projected actions (T, N, k), rewards (T, N), the last with the terminal."""
+    """What N agents did.
+
+    Attributes:
+        states: (T+1, N, d).
+        actions: (T, N, k), projected.
+        rewards: (T, N); the last one includes the terminal reward.
+    """
 
     states: np.ndarray
     actions: np.ndarray
@@ -178,7 +186,9 @@ def simulate(
     rewards = np.empty((game.horizon, num_agents))
     states[0] = crowd.x
     for t in range(game.horizon):
-        rewards[t], actions[t] = crowd.step(policy(t, crowd.x.copy()))
+        a = np.asarray(policy(t, crowd.x.copy()), dtype=np.float64)
+        rewards[t] = crowd.step(a)
+        actions[t] = game.project_action(a)
         states[t + 1] = crowd.x
     return Trajectories(states, actions, rewards)
 

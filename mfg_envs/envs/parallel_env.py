@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from operator import countOf, itemgetter
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,8 @@ class CrowdParallelEnv(ParallelEnv[str, np.ndarray, np.ndarray]):
             self.metadata = {**self.metadata, "name": name}
         self.possible_agents = [f"agent_{i}" for i in range(num_agents)]
         self.agents: list[str] = []
+        self._flags = {flag: dict.fromkeys(self.possible_agents, flag) for flag in (False, True)}
+        self._pick: Callable[[Any], Any] = itemgetter(*self.possible_agents)  # the fastest way to values by key
         self.state_space = state_space(game, num_agents)
         self._observation_space = observation_space(game)
         self._action_space = action_space(game)
@@ -89,9 +92,7 @@ class CrowdParallelEnv(ParallelEnv[str, np.ndarray, np.ndarray]):
 
     def step(
         self, actions: Mapping[str, np.ndarray]
-    ) -> tuple[
-        dict[str, np.ndarray], dict[str, float], dict[str, bool], dict[str, bool], dict[str, dict[str, Any]]
-    ]:
+    ) -> tuple[dict[str, np.ndarray], dict[str, float], dict[str, bool], dict[str, bool], dict[str, dict[str, Any]]]:
         """Everybody acts.
 
         Raises:
@@ -99,15 +100,15 @@ class CrowdParallelEnv(ParallelEnv[str, np.ndarray, np.ndarray]):
             ResetNeeded: before `reset` and after the end.
         """
         agents = self.possible_agents
-        rewards, _ = self.crowd.step(self._stack(actions) if self.agents else np.empty(0))
+        rewards = self.crowd.step(self._stack(actions) if self.agents else np.empty(0))
         done = self.crowd.done
         if done:
             self.agents = []
         return (
             self._observe(),
             dict(zip(agents, rewards.tolist(), strict=True)),
-            dict.fromkeys(agents, done),
-            dict.fromkeys(agents, False),
+            self._flags[done].copy(),
+            self._flags[False].copy(),
             self._infos(),
         )
 
@@ -125,10 +126,12 @@ class CrowdParallelEnv(ParallelEnv[str, np.ndarray, np.ndarray]):
         """Actions by agent to an array (N, k). Concatenating is the fastest way in; what is wrong is searched after."""
         k = self.game.action_dim
         try:
-            rows = [actions[agent] for agent in self.possible_agents]
-            if len(actions) == len(rows) and set(map(len, rows)) == {k}:
-                flat = np.concatenate(rows, dtype=np.float64, casting="unsafe")
-                if flat.ndim == 1:
+            rows = self._pick(actions)
+            if len(self.possible_agents) == 1:
+                rows = (rows,)  # a single value comes bare
+            if len(actions) == len(rows) and countOf(map(len, rows), k) == len(rows):
+                flat = np.concatenate(rows)
+                if flat.ndim == 1 and flat.dtype.kind in "fiu":
                     return flat.reshape(-1, k)
         except (KeyError, TypeError, ValueError):
             pass

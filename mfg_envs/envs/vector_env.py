@@ -66,9 +66,7 @@ class CrowdVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self.crowd.reset(self.np_random, (options or {}).get("initial_state"))
         return self.crowd.observations(), {}
 
-    def step(
-        self, actions: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Everybody acts, (N, k); after the end, everybody starts anew and the actions are ignored.
 
         Raises:
@@ -78,7 +76,7 @@ class CrowdVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         if self.crowd.done:
             observations, info = self.reset()
             return observations, np.zeros(self.num_envs), self._flags(False), self._flags(False), info
-        rewards, _ = self.crowd.step(actions)
+        rewards = self.crowd.step(actions)
         return self.crowd.observations(), rewards, self._flags(self.crowd.done), self._flags(False), {}
 
     def _flags(self, value: bool) -> np.ndarray:

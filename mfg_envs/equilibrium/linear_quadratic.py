@@ -11,8 +11,8 @@ Against a given crowd the value is V_t(x) = -(x'P_t x + 2 p_t'x + s_t), the best
     P = Q + A'P+(A - BK),                     p = q + Q_m m + Q_b b + (A - BK)'(P+ A_bar m + p+),
 
 where + marks t+1. P does not depend on the crowd. In equilibrium b = -(K m + k) and m+ = (A + A_bar) m + B b, which
-with the equations of p makes one linear two-point boundary system in all m_t and p_t. It is solved directly: fixed-point
-iterations on it diverge for constants for which the equilibrium exists and is unique.
+with the equations of p makes one linear two-point boundary system in all m_t and p_t. It is solved directly:
+fixed-point iterations on it diverge for constants for which the equilibrium exists and is unique.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Learnt equilibria in files: `equilibrium.pt`, which loads without the solver that wrote it and runs no code of its own.
+"""Learnt equilibria in files: `equilibrium.pt`, which loads without the solver that wrote it and runs no code.
 
 The file is a dict that `torch.load(weights_only=True)` reads: a format version, the game's name and constants, and
 constructor arguments and state of the average policy and of the flow. PyTorch is imported when a file is.

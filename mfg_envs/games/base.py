@@ -20,7 +20,9 @@ READABLE = frozenset({"mean", "log_density", "mean_action"})  # what a game may 
 
 
 def like(value: Any, x: Array) -> Array:
-    """`value` as an array of the library, dtype and device of `x`."""
+    """`value` as an array of the library, dtype and device of `x`; a float stays one, as it fits them all."""
+    if type(value) is float or (type(value) is type(x) and value.dtype == x.dtype and value.device == x.device):
+        return value
     return array_namespace(x).asarray(value, dtype=x.dtype, device=device(x))
 
 
@@ -116,7 +118,9 @@ def check_number(owner: object, name: str, *, low: float = -math.inf, strict: bo
     value = getattr(owner, name)
     wanted = "a finite number" + ("" if low == -math.inf else f" {'above' if strict else 'of at least'} {low:g}")
     try:
-        number = float(np.asarray(value, dtype=float)) if np.ndim(value) == 0 and not isinstance(value, str) else math.nan
+        number = (
+            float(np.asarray(value, dtype=float)) if np.ndim(value) == 0 and not isinstance(value, str) else math.nan
+        )
     except (TypeError, ValueError):
         number = math.nan
     if not math.isfinite(number) or number < low or (strict and number == low):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from array_api_compat import array_namespace
@@ -96,7 +96,7 @@ class LinearQuadratic(Game):
     @property
     def action_low(self) -> np.ndarray:
         """-10 for each coordinate, (k,)."""
-        return np.full(self.action_dim, -ACTION_BOUND)
+        return -self.action_high
 
     @property
     def action_high(self) -> np.ndarray:
@@ -129,6 +129,11 @@ class LinearQuadratic(Game):
         """(d,): what box actions and noises |z| <= 10 can reach. States are never clipped to it."""
         return self._state_bounds[1].copy()
 
+    def project_action(self, a: Array) -> Array:
+        """Each coordinate clipped to [-10, 10]: (n, k) -> (n, k)."""
+        xp = array_namespace(a)
+        return xp.minimum(xp.maximum(a, -ACTION_BOUND), ACTION_BOUND)
+
     def initial_state(self, z: Array) -> Array:
         """x_0 = m0 + s0 z: (n, d) -> (n, d)."""
         return like(self.m0, z) + self.s0 * z
@@ -142,7 +147,9 @@ class LinearQuadratic(Game):
         """-c_x |x - x_target|^2 - c_a |a|^2 - c_m |x - m_t|^2: x (n, d), a (n, k) -> (n,)."""
         a = self.project_action(a)
         to_target, to_crowd = x - like(self.x_target, x), x - like(mu.mean, x)
-        return -_weighted_sum((self.c_x, to_target), (self.c_a, a), (self.c_m, to_crowd))
+        xp = array_namespace(x)
+        of_state = xp.sum(self.c_x * to_target**2 + self.c_m * to_crowd**2, axis=-1)
+        return -of_state - self.c_a * xp.sum(a**2, axis=-1)
 
 
 def as_matrix(value: Scalar | Vector | Matrix, dim: int) -> np.ndarray:
@@ -156,11 +163,3 @@ def _times(M: Scalar | Vector | Matrix, x: Array) -> Array:
     if isinstance(M, float):
         return M * x
     return x * like(M, x) if np.ndim(M) == 1 else x @ like(M, x).T
-
-
-def _weighted_sum(*terms: tuple[float, Any]) -> Array:
-    """Sum over terms (c, v) of c |v|^2, each v (n, .) -> (n,)."""
-    total: Any = 0.0
-    for c, v in terms:
-        total = total + c * array_namespace(v).sum(v * v, axis=-1)
-    return total

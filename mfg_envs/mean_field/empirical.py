@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 
 from mfg_envs.mean_field.base import Array, Distribution, MeanField
@@ -38,12 +40,12 @@ class Empirical:
             raise ValueError(f"a must have shape ({x.shape[0] - 1}, {x.shape[1]}, k), got {np.shape(a)}")
         return _EmpiricalPath([Empirical(x[t], a[t] if a is not None and t < len(a) else None) for t in range(len(x))])
 
-    @property
+    @cached_property
     def mean(self) -> np.ndarray:
         """Mean state of all N agents, (d,)."""
-        return self.x.mean(axis=0)
+        return self.x.sum(axis=0) / len(self.x)
 
-    @property
+    @cached_property
     def mean_action(self) -> np.ndarray:
         """Mean projected action of all N agents, (k,).
 
@@ -52,7 +54,7 @@ class Empirical:
         """
         if self.a is None:
             raise ValueError("this empirical crowd has no mean action: no actions were given, or its time is T")
-        return self.a.mean(axis=0)
+        return self.a.sum(axis=0) / len(self.a)
 
     def log_density(self, x: Array) -> Array:
         """Not there yet: log of a kernel density estimate."""

@@ -1,0 +1,95 @@
+"""The solvers on the games, 4 seeds each, judged by the oracle.
+
+    python benchmarks/solvers.py
+
+Runs go side by side, one a core with one PyTorch thread each, and are kept in runs/benchmark/: a run that is finished is
+not repeated, one that was interrupted goes on from its checkpoint. Writes benchmarks/results/solvers.csv, and copies the
+picture of the first seed to assets/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mfg_envs import load_equilibrium
+from mfg_envs.equilibrium import solve
+
+ROOT = Path(__file__).parent.parent
+RUNS = ROOT / "runs" / "benchmark"
+RESULTS = ROOT / "benchmarks" / "results" / "solvers.csv"
+SOLVERS = ("dedafp_ppo",)
+ENV_IDS = ("lq_v0",)
+
+
+def run(solver: str, env_id: str, seed: int) -> Path:
+    """One run of a solver with its defaults, in a process of its own; the folder with its results."""
+    folder = RUNS / f"{env_id}__{solver}__{seed}"
+    if not (folder / "summary.json").is_file():
+        command = [sys.executable, str(ROOT / "solvers" / f"{solver}.py")]
+        if (folder / "checkpoint.pt").is_file():
+            command += ["--resume", str(folder)]
+        else:
+            command += ["--env-id", env_id, "--seed", str(seed), "--runs-dir", str(RUNS)]
+        with (RUNS / f"{folder.name}.log").open("w") as log:
+            subprocess.run(command, check=True, stdout=log, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    return folder
+
+
+def judge(solver: str, env_id: str, seed: int, folder: Path) -> dict[str, Any]:
+    """A row of figures: what the summary says, and the flow against the exact crowd."""
+    summary = json.loads((folder / "summary.json").read_text())
+    learnt = load_equilibrium(folder / "equilibrium.pt")
+    assert learnt.game is not None
+    exact, steps = solve(learnt.game), range(learnt.game.horizon + 1)
+    means, exact_means = (np.stack([mu.at(t).mean for t in steps]) for mu in (learnt.mean_field, exact.mean_field))
+    spread = learnt.mean_field.sample_path(20_000, np.random.default_rng(0)).std(axis=1)
+    exact_spread = exact.mean_field.sample_path(20_000, np.random.default_rng(0)).std(axis=1)
+    return {
+        "solver": solver,
+        "env_id": env_id,
+        "seed": seed,
+        "exploitability": round(summary["exploitability"], 5),
+        "stderr": round(summary["exploitability_stderr"], 5),
+        "share_of_doing_nothing": round(summary["exploitability_relative"], 5),
+        "seconds": round(summary["seconds"], 1),
+        "env_steps": summary["env_steps"],
+        "largest_error_of_mean": round(float(np.abs(means - exact_means).max()), 4),
+        "largest_relative_error_of_std": round(float(np.abs(spread / exact_spread - 1).max()), 4),
+    }
+
+
+def main() -> None:
+    """Run what is missing, write the CSV."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4])
+    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    options = parser.parse_args()
+    RUNS.mkdir(parents=True, exist_ok=True)
+    jobs = [(solver, env_id, seed) for env_id in ENV_IDS for solver in SOLVERS for seed in options.seeds]
+    rows = []
+    with ThreadPoolExecutor(options.processes) as pool:
+        for job, folder in zip(jobs, pool.map(lambda job: run(*job), jobs), strict=True):
+            rows.append(judge(*job, folder))
+            print(", ".join(f"{name} {figure}" for name, figure in rows[-1].items()), flush=True)
+    with RESULTS.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    for solver, env_id, seed in jobs:
+        if seed == options.seeds[0]:
+            shutil.copy(RUNS / f"{env_id}__{solver}__{seed}" / "equilibrium.png", ROOT / "assets" / f"{env_id}.png")
+
+
+if __name__ == "__main__":
+    main()
