@@ -13,7 +13,12 @@ from mfg_envs.equilibrium import load_equilibrium
 
 __version__ = version("mfg-envs")
 
-ENVIRONMENTS = {"mfg_envs/lq-v0": "mfg_envs.lq_v0"}  # id -> module
+ENVIRONMENTS = {  # id -> module
+    "mfg_envs/beach_bar-v0": "mfg_envs.beach_bar_v0",
+    "mfg_envs/four_rooms-v0": "mfg_envs.four_rooms_v0",
+    "mfg_envs/lq-v0": "mfg_envs.lq_v0",
+    "mfg_envs/price_impact-v0": "mfg_envs.price_impact_v0",
+}
 
 for _id, _module in ENVIRONMENTS.items():
     if _id not in gymnasium.registry:  # registering again, on a reload, would warn

@@ -67,7 +67,7 @@ class Args:
     """the folder of an interrupted run, which goes on with its own arguments (--iterations may be raised)"""
 
     # fictitious play
-    iterations: int = 25
+    iterations: int = 35
     """K, iterations of fictitious play"""
     averaging: Literal["linear", "uniform"] = "linear"
     """weights of the best responses in the average: the k-th weighs k (linear) or 1 (uniform)"""
@@ -77,7 +77,7 @@ class Args:
     # 1. best response
     num_agents: int = 512
     """representative agents that play one episode for each update of PPO"""
-    updates: int = 20
+    updates: int = 14
     """updates of PPO in each best response"""
     epochs: int = 4
     """passes over each episode's data"""
@@ -99,7 +99,7 @@ class Args:
     # 2. average policy
     components: int = 1
     """Gaussians in the head of the average policy; 1 is the paper's"""
-    policy_steps: int = 600
+    policy_steps: int = 400
     """steps of Adam in each iteration"""
     policy_batch: int = 2048
     """transitions in a step"""
@@ -109,7 +109,7 @@ class Args:
     # 3. average mean field
     flow_agents: int = 4000
     """agents that play the average policy to show the flow its crowd"""
-    flow_steps: int = 100
+    flow_steps: int = 60
     """steps of Adam in each iteration"""
     flow_batch: int = 2048
     """states in a step"""

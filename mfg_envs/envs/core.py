@@ -25,12 +25,15 @@ class Crowd:
         game: the game.
         num_agents: N.
         mean_field: the frozen crowd that the agents live in, each on its own; None for each other's company.
+        bandwidth: of the density of each other's company; None for the rule of `KernelDensity`.
 
     Raises:
         ValueError: if `num_agents` is not a positive integer, or if the mean field is not of this game's horizon.
     """
 
-    def __init__(self, game: Game, num_agents: int, mean_field: MeanField | None = None) -> None:
+    def __init__(
+        self, game: Game, num_agents: int, mean_field: MeanField | None = None, bandwidth: float | None = None
+    ) -> None:
         if isinstance(num_agents, bool) or not isinstance(num_agents, (int, np.integer)) or num_agents < 1:
             raise ValueError(f"num_agents must be a positive integer, got {num_agents!r}")
         if mean_field is not None and mean_field.horizon != game.horizon:
@@ -38,6 +41,7 @@ class Crowd:
         self.game = game
         self.num_agents = int(num_agents)
         self.mean_field = mean_field
+        self.bandwidth = bandwidth
         self._reads_actions = "mean_action" in game.reward_reads | game.dynamics_reads
         self.t: int | None = None  # None until the first reset
         self.x: np.ndarray
@@ -72,7 +76,8 @@ class Crowd:
         assert self.t is not None
         if self.mean_field is not None:
             return self.mean_field.at(self.t)
-        return Empirical(self.x, self.game.project_action(a) if a is not None and self._reads_actions else None)
+        a = self.game.project_action(a) if a is not None and self._reads_actions else None
+        return Empirical(self.x, a, self.game.floor, self.bandwidth).leave_one_out()
 
     def step(self, a: np.ndarray) -> np.ndarray:
         """Everybody acts: a (N, k) -> rewards (N,), the last ones with the terminal reward.

@@ -27,7 +27,7 @@ from scipy.stats import norm
 
 from mfg_envs.envs import Policy, Trajectories, simulate
 from mfg_envs.equilibrium.results import AffinePolicy, BestResponse, Equilibrium, Exploitability
-from mfg_envs.games import Game, LinearQuadratic
+from mfg_envs.games import Game, LinearQuadratic, PriceImpact
 from mfg_envs.games.linear_quadratic import as_matrix
 from mfg_envs.mean_field import Empirical, Gaussian, MeanField
 
@@ -83,6 +83,27 @@ def _(game: LinearQuadratic) -> Form:
         h=lambda m: float(game.c_x * target @ target + game.c_m * m @ m),
         m0=m0,
         S0=game.s0**2 * eye,
+    )
+
+
+@linear_quadratic_form.register
+def _(game: PriceImpact) -> Form:
+    one, zero = np.eye(1), np.zeros((1, 1))
+    return Form(
+        horizon=game.horizon,
+        A=one,
+        B=game.dt * one,
+        A_bar=zero,
+        S=game.sigma * game.dt**0.5 * one,
+        Q=game.dt * game.c_q * one,
+        R=game.dt * game.c_a * one,
+        q=np.zeros(1),
+        Q_m=zero,
+        Q_b=-game.dt * game.gamma / 2 * one,
+        Q_T=game.c_g * one,
+        h=lambda m: 0.0,
+        m0=np.array([game.m0]),
+        S0=game.s0**2 * one,
     )
 
 

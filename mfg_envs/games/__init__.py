@@ -1,8 +1,12 @@
 """The games: one file each, the equations written once."""
 
 from mfg_envs.games.base import Game
+from mfg_envs.games.beach_bar import BeachBar
+from mfg_envs.games.floor_plan import FloorPlan
+from mfg_envs.games.four_rooms import FourRooms
 from mfg_envs.games.linear_quadratic import LinearQuadratic
+from mfg_envs.games.price_impact import PriceImpact
 
-GAMES: dict[str, type[Game]] = {game.__name__: game for game in (LinearQuadratic,)}
+GAMES: dict[str, type[Game]] = {game.__name__: game for game in (LinearQuadratic, BeachBar, FourRooms, PriceImpact)}
 
-__all__ = ["GAMES", "Game", "LinearQuadratic"]
+__all__ = ["GAMES", "BeachBar", "FloorPlan", "FourRooms", "Game", "LinearQuadratic", "PriceImpact"]

@@ -45,7 +45,6 @@ class Game(ABC):
         horizon: T, the number of decisions.
         state_low, state_high: (d,) finite bounds of the states that box actions and noises |z| <= 10 can reach.
         action_low, action_high: (k,) the action box; actions outside are projected by the game itself.
-        floor: the walls and borders of a bounded state space, None where states are unbounded.
     """
 
     reward_reads: ClassVar[frozenset[str]] = frozenset()
@@ -54,7 +53,11 @@ class Game(ABC):
     dim: int
     action_dim: int
     horizon: int
-    floor: ClassVar[FloorPlan | None] = None
+
+    @property
+    def floor(self) -> FloorPlan | None:
+        """Borders and walls of a bounded state space, None where states are unbounded."""
+        return None
 
     @property
     @abstractmethod

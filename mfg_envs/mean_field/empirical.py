@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from functools import cached_property
 
+from typing import TYPE_CHECKING
+
 import numpy as np
+from array_api_compat import array_namespace, device
 
 from mfg_envs.mean_field.base import Array, Distribution, MeanField
+from mfg_envs.mean_field.density import KernelDensity
+
+if TYPE_CHECKING:
+    from mfg_envs.games import FloorPlan
 
 
 class Empirical:
@@ -17,16 +24,25 @@ class Empirical:
     Args:
         x: (N, d) states.
         a: (N, k) projected actions of this time, if there are any.
+        floor: borders and walls, which the density respects; None for states that are unbounded.
+        bandwidth: standard deviation of the density's kernel, in the units of x; None for the rule of `KernelDensity`.
 
     Raises:
         ValueError: if the shapes do not fit together.
     """
 
-    def __init__(self, x: np.ndarray, a: np.ndarray | None = None) -> None:
+    def __init__(
+        self,
+        x: np.ndarray,
+        a: np.ndarray | None = None,
+        floor: FloorPlan | None = None,
+        bandwidth: float | None = None,
+    ) -> None:
         self.x = np.asarray(x, dtype=np.float64)
         self.a = None if a is None else np.asarray(a, dtype=np.float64)
         if self.x.ndim != 2 or len(self.x) == 0:
             raise ValueError(f"x must have shape (N, d) with N of at least 1, got {self.x.shape}")
+        self.floor, self.bandwidth = floor, bandwidth
         if self.a is not None and (self.a.ndim != 2 or len(self.a) != len(self.x)):
             raise ValueError(f"a must have shape ({len(self.x)}, k), one row for each agent, got {self.a.shape}")
 
@@ -56,13 +72,57 @@ class Empirical:
             raise ValueError("this empirical crowd has no mean action: no actions were given, or its time is T")
         return self.a.sum(axis=0) / len(self.a)
 
+    @cached_property
+    def density(self) -> KernelDensity:
+        """The kernel density estimate of all N agents (docs/density.md)."""
+        return KernelDensity(self.x, self.floor, self.bandwidth)
+
     def log_density(self, x: Array) -> Array:
-        """Not there yet: log of a kernel density estimate."""
-        raise NotImplementedError("the empirical density")
+        """Log of the kernel density estimate of all N agents, in the library of x: (n, d) -> (n,)."""
+        xp = array_namespace(x)
+        points = np.from_dlpack(x) if hasattr(x, "__dlpack__") else np.asarray(x)
+        return xp.asarray(self.density.log_density(points), dtype=x.dtype, device=device(x))
+
+    def leave_one_out(self) -> LeaveOneOut:
+        """The crowd as each of its agents sees it: without itself in the density. Means count everyone still."""
+        return LeaveOneOut(self)
 
     def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """n states drawn from the N agents with replacement, (n, d)."""
         return self.x[rng.integers(len(self.x), size=n)]
+
+
+class LeaveOneOut:
+    """An empirical distribution whose density at row i of x is that of the agents other than i."""
+
+    def __init__(self, everyone: Empirical) -> None:
+        self.everyone = everyone
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Mean state of all N agents, (d,)."""
+        return self.everyone.mean
+
+    @property
+    def mean_action(self) -> np.ndarray:
+        """Mean projected action of all N agents, (k,)."""
+        return self.everyone.mean_action
+
+    def log_density(self, x: Array) -> Array:
+        """Log of the density of the others at each agent: x (N, d), the agents themselves in order -> (N,).
+
+        Raises:
+            ValueError: if x has not N rows.
+        """
+        if len(x) != len(self.everyone.x):
+            raise ValueError(f"x must be the {len(self.everyone.x)} agents themselves, got {len(x)} rows")
+        with np.errstate(divide="ignore"):
+            log_density = np.log(self.everyone.density.leave_one_out())
+        return array_namespace(x).asarray(log_density, dtype=x.dtype, device=device(x))
+
+    def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """n states drawn from the N agents with replacement, (n, d)."""
+        return self.everyone.sample(n, rng)
 
 
 class _EmpiricalPath(MeanField):
