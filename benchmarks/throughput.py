@@ -14,6 +14,7 @@ import csv
 import os
 import time
 from collections.abc import Callable
+from itertools import cycle
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 from pettingzoo import ParallelEnv
 
-from mfg_envs import lq_v0
+from mfg_envs import beach_bar_v0, four_rooms_v0, lq_v0, price_impact_v0
 from mfg_envs.envs import CrowdVectorEnv
 
 RESULTS = Path(__file__).parent / "results" / "throughput.csv"
-GAMES = {"lq_v0": lq_v0}
+GAMES = {
+    "lq_v0": lq_v0,
+    "price_impact_v0": price_impact_v0,
+    "beach_bar_v0": beach_bar_v0,
+    "four_rooms_v0": four_rooms_v0,
+}
 
 
 class DoesNothing(ParallelEnv[str, np.ndarray, np.ndarray]):
@@ -80,12 +86,13 @@ def measure(module: Any, num_agents: int, repeats: int) -> dict[str, float]:
     game = parallel.game
     idle = DoesNothing(num_agents, game.dim + 1, game.horizon)
     rng = np.random.default_rng(0)
-    a = rng.uniform(game.action_low, game.action_high, (num_agents, game.action_dim)).astype(np.float32)
-    actions = dict(zip(parallel.possible_agents, a, strict=True))
+    drawn = rng.uniform(game.action_low, game.action_high, (16, num_agents, game.action_dim)).astype(np.float32)
+    arrays = cycle(drawn)  # random actions, made beforehand
+    dicts = cycle([dict(zip(parallel.possible_agents, a, strict=True)) for a in drawn])
     rivals: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
-        "nothing": (idle.reset, lambda: idle.step(actions)),
-        "dict_api": (lambda: parallel.reset(seed=0), lambda: parallel.step(actions)),
-        "array_api": (lambda: vector.reset(seed=0), lambda: vector.step(a)),
+        "nothing": (idle.reset, lambda: idle.step(next(dicts))),
+        "dict_api": (lambda: parallel.reset(seed=0), lambda: parallel.step(next(dicts))),
+        "array_api": (lambda: vector.reset(seed=0), lambda: vector.step(next(arrays))),
     }
     best = dict.fromkeys(rivals, np.inf)
     steps = max(game.horizon, min(2000, 200_000 // num_agents))

@@ -151,8 +151,7 @@ class FourRooms(Game):
         """The nearest velocity with |v| <= 1: (n, 2) -> (n, 2)."""
         xp = array_namespace(a)
         a = xp.minimum(xp.maximum(a, -FASTEST), FASTEST)
-        square = xp.sum(a**2, axis=-1)
-        return a / xp.sqrt(xp.maximum(square, 1.0))[:, None]
+        return a / xp.sqrt(xp.maximum(_square(a), 1.0))[:, None]
 
     def initial_state(self, z: Array) -> Array:
         """`start` displaced by s0 z, reflected: (n, 2) -> (n, 2)."""
@@ -165,8 +164,13 @@ class FourRooms(Game):
     def reward(self, t: int, x: Array, a: Array, mu: Distribution) -> Array:
         """The reward of the game that `crowd` names: x (n, 2), a (n, 2) -> (n,)."""
         xp, v = array_namespace(x), self.project_action(a)
-        density, effort = xp.exp(mu.log_density(x)), self.c_a * xp.sum(v**2, axis=-1)
+        density, effort = xp.exp(mu.log_density(x)), self.c_a * _square(v)
         if self.crowd == "entropy":
             return -self.dt * (effort + self.c_m * xp.log(density + self.eps))
-        distance = xp.sqrt(xp.sum((x - like(self.x_goal, x)) ** 2, axis=-1))
+        distance = xp.sqrt(_square(x - like(self.x_goal, x)))
         return -self.dt * (self.c_x * distance + (1 + self.c_c * density) ** self.alpha * effort)
+
+
+def _square(v: Array) -> Array:
+    """|v|^2 of vectors in the plane, (n, 2) -> (n,): by columns, several times as fast as a sum along short rows."""
+    return v[:, 0] ** 2 + v[:, 1] ** 2
