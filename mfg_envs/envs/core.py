@@ -36,8 +36,8 @@ class Crowd:
     ) -> None:
         if isinstance(num_agents, bool) or not isinstance(num_agents, (int, np.integer)) or num_agents < 1:
             raise ValueError(f"num_agents must be a positive integer, got {num_agents!r}")
-        if mean_field is not None and mean_field.horizon != game.horizon:
-            raise ValueError(f"the mean field has horizon {mean_field.horizon}, the game has {game.horizon}")
+        if mean_field is not None:
+            check_mean_field(game, mean_field)
         self.game = game
         self.num_agents = int(num_agents)
         self.mean_field = mean_field
@@ -62,7 +62,7 @@ class Crowd:
         if initial_state is None:
             x = self.game.initial_state(rng.standard_normal(size))
         else:
-            x = np.array(initial_state, dtype=np.float64)
+            x = _numbers(initial_state, "initial_state").copy()
             if x.shape != size:
                 raise ValueError(f"initial_state must have shape {size}, got {x.shape}")
             outside = np.flatnonzero(~self.game.contains(x))
@@ -89,7 +89,7 @@ class Crowd:
         if self.t is None or self.done:
             raise ResetNeeded("call reset() first" if self.t is None else "the horizon is reached: call reset()")
         game, t, size = self.game, self.t, (self.num_agents, self.game.action_dim)
-        a = np.asarray(a, dtype=np.float64)
+        a = _numbers(a, "actions")
         if a.shape != size:
             raise ValueError(f"actions must have shape {size}, got {a.shape}")
         if np.isnan(a).any():
@@ -104,12 +104,36 @@ class Crowd:
         return rewards
 
     def observations(self) -> np.ndarray:
-        """[x, t/T] of every agent: (N, d+1) float32."""
-        assert self.t is not None
+        """[x, t/T] of every agent: (N, d+1) float32.
+
+        Raises:
+            ResetNeeded: before the first reset.
+        """
+        if self.t is None:
+            raise ResetNeeded("call reset() first")
         observations = np.empty((self.num_agents, self.game.dim + 1), dtype=np.float32)
         observations[:, :-1] = self.x
         observations[:, -1] = self.t / self.game.horizon
         return observations
+
+
+def check_mean_field(game: Game, mean_field: MeanField) -> None:
+    """Raise a ValueError unless the mean field has the game's horizon and dimension."""
+    for name in ("horizon", "dim"):
+        theirs, ours = getattr(mean_field, name), getattr(game, name)
+        if theirs != ours:
+            raise ValueError(f"the mean field has {name} {theirs}, the game has {ours}")
+
+
+def _numbers(value: object, name: str) -> np.ndarray:
+    """A float64 array of real numbers, or a ValueError that names them."""
+    try:
+        array = np.asarray(value)
+    except ValueError:  # ragged
+        array = np.asarray(None)
+    if array.dtype.kind not in "fiu":
+        raise ValueError(f"{name} must be an array of numbers, got {value!r}")
+    return array.astype(np.float64, copy=False)
 
 
 def observation_space(game: Game) -> spaces.Box:
@@ -191,7 +215,7 @@ def simulate(
     rewards = np.empty((game.horizon, num_agents))
     states[0] = crowd.x
     for t in range(game.horizon):
-        a = np.asarray(policy(t, crowd.x.copy()), dtype=np.float64)
+        a = _numbers(policy(t, crowd.x.copy()), "the policy's actions")
         rewards[t] = crowd.step(a)
         actions[t] = game.project_action(a)
         states[t + 1] = crowd.x

@@ -133,7 +133,7 @@ class CrowdParallelEnv(ParallelEnv[str, np.ndarray, np.ndarray]):
                 flat = np.concatenate(rows)
                 if flat.ndim == 1 and flat.dtype.kind in "fiu":
                     return flat.reshape(-1, k)
-        except (KeyError, TypeError, ValueError):
+        except (IndexError, KeyError, TypeError, ValueError):
             pass
         raise ValueError(self._complaint(actions))
 
@@ -149,11 +149,13 @@ class CrowdParallelEnv(ParallelEnv[str, np.ndarray, np.ndarray]):
             return f"{unknown[0]!r} is no agent of this environment"
         for agent in self.possible_agents:
             try:
-                shape = np.asarray(actions[agent], dtype=np.float64).shape
-            except (TypeError, ValueError):
+                action = np.asarray(actions[agent])
+            except ValueError:  # ragged
+                action = np.asarray(None)
+            if action.dtype.kind not in "fiu":
                 return f"the action of {agent} is no array of numbers: {actions[agent]!r}"
-            if shape != (self.game.action_dim,):
-                return f"the action of {agent} must have shape ({self.game.action_dim},), got {shape}"
+            if action.shape != (self.game.action_dim,):
+                return f"the action of {agent} must have shape ({self.game.action_dim},), got {action.shape}"
         return f"actions cannot be stacked: {actions!r}"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
@@ -60,10 +61,12 @@ class CrowdVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         """Start an episode: observations (N, d+1) and an empty info.
 
         Raises:
-            ValueError: if `options["initial_state"]` is not (N, d) states of the game.
+            ValueError: if `options["initial_state"]` is not (N, d) states of the game; nothing is changed then.
         """
-        super().reset(seed=seed)
-        self.crowd.reset(self.np_random, (options or {}).get("initial_state"))
+        rng = self.np_random if seed is None else seeding.np_random(seed)[0]
+        self.crowd.reset(rng, (options or {}).get("initial_state"))
+        if seed is not None:
+            self._np_random, self._np_random_seed = rng, seed
         return self.crowd.observations(), {}
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:

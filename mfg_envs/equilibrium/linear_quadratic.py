@@ -26,6 +26,7 @@ from scipy import linalg
 from scipy.stats import norm
 
 from mfg_envs.envs import Policy, Trajectories, simulate
+from mfg_envs.envs.core import check_mean_field
 from mfg_envs.equilibrium.results import AffinePolicy, BestResponse, Equilibrium, Exploitability
 from mfg_envs.games import Game, LinearQuadratic, PriceImpact
 from mfg_envs.games.linear_quadratic import as_matrix
@@ -117,6 +118,8 @@ def _riccati(form: Form) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         K[t] = linalg.solve(W[t], form.B.T @ P[t + 1] @ form.A, assume_a="pos")
         P[t] = form.Q + form.A.T @ P[t + 1] @ (form.A - form.B @ K[t])
         P[t] = (P[t] + P[t].T) / 2
+        if not np.all(np.isfinite(P[t])):
+            raise ValueError("there is no unique equilibrium that floating-point numbers can tell: the gains overflow")
     return P, W, K
 
 
@@ -158,7 +161,9 @@ def _equilibrium_crowd(form: Form) -> tuple[np.ndarray, np.ndarray]:
     """
     T, d = form.horizon, form.A.shape[0]
     P, W, K = _riccati(form)
-    # Unknowns: m_1, ..., m_T and then p_0, ..., p_{T-1}; m_0 is given, p_T = 0.
+    # Unknowns: m_1, ..., m_T and then p_0, ..., p_{T-1}; m_0 is given, p_T = 0. The p are measured in units of P, so
+    # that the condition of the system does not depend on the units of costs and of length.
+    unit = max(np.abs(P).max(), np.finfo(float).tiny)
     size = 2 * T * d
     system, right = np.zeros((size, size)), np.zeros(size)
 
@@ -177,18 +182,18 @@ def _equilibrium_crowd(form: Form) -> tuple[np.ndarray, np.ndarray]:
         rows_m, rows_p = m(t + 1), p(t)
         system[rows_m, m(t + 1)] = np.eye(d)
         system[rows_p, p(t)] = np.eye(d)
-        right[rows_p] = form.q
+        right[rows_p] = form.q / unit
         if t > 0:
-            system[rows_m, m(t)], system[rows_p, m(t)] = -m_m, -p_m
+            system[rows_m, m(t)], system[rows_p, m(t)] = -m_m, -p_m / unit
         else:
             right[rows_m] += m_m @ form.m0
-            right[rows_p] += p_m @ form.m0
+            right[rows_p] += p_m @ form.m0 / unit
         if t + 1 < T:
-            system[rows_m, p(t + 1)], system[rows_p, p(t + 1)] = -m_p, -p_p
+            system[rows_m, p(t + 1)], system[rows_p, p(t + 1)] = -m_p * unit, -p_p
     factors, pivots = _factorise(system)
     solution = linalg.lu_solve((factors, pivots), right)
     means = np.concatenate([form.m0, solution[: T * d]]).reshape(T + 1, d)
-    adjoints = np.concatenate([solution[T * d :], np.zeros(d)]).reshape(T + 1, d)
+    adjoints = unit * np.concatenate([solution[T * d :], np.zeros(d)]).reshape(T + 1, d)
     pulls = np.einsum("tij,jk,tk->ti", P[1:], form.A_bar, means[:-1]) + adjoints[1:]
     offsets = np.stack([linalg.solve(W[t], form.B.T @ pulls[t], assume_a="pos") for t in range(T)])
     return means, -(np.einsum("tij,tj->ti", K, means[:-1]) + offsets)
@@ -234,7 +239,10 @@ def _outside_box(game: Game, policy: AffinePolicy, crowd: Gaussian) -> float:
 def solve(game: Game) -> Equilibrium:
     """The equilibrium of a linear-quadratic game."""
     form = linear_quadratic_form(game)
-    m, b = _equilibrium_crowd(form)
+    with np.errstate(all="ignore"):  # overflow is noticed
+        m, b = _equilibrium_crowd(form)
+    if not np.all(np.isfinite(m)):
+        raise ValueError("there is no unique equilibrium that floating-point numbers can tell: the mean overflows")
     value = _respond(form, m, b)
     crowd = _flow(form, value.policy)
     # What is left of the boundary system's rounding: the best response to the crowd that the policy really makes.
@@ -245,6 +253,7 @@ def solve(game: Game) -> Equilibrium:
         value=value.mean(form.m0, form.S0),
         exploitability=_affine_gap(value.policy, better, crowd),
         outside_box=_outside_box(game, value.policy, crowd),
+        game=game,
     )
 
 
@@ -258,6 +267,7 @@ def _affine_gap(policy: AffinePolicy, best: _Value, crowd: Gaussian) -> float:
 
 def best_response(game: Game, mean_field: MeanField) -> BestResponse:
     """The best policy in a frozen crowd, by Riccati; the action box is not part of it."""
+    check_mean_field(game, mean_field)
     form = linear_quadratic_form(game)
     m = np.stack([mean_field.at(t).mean for t in range(form.horizon + 1)])
     if np.any(form.Q_b):

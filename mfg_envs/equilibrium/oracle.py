@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from mfg_envs.envs import Policy
 from mfg_envs.equilibrium import linear_quadratic
 from mfg_envs.equilibrium.results import BestResponse, Equilibrium, Exploitability
@@ -49,6 +51,6 @@ def exploitability(game: Game, policy: Policy, num_agents: int = 10_000, seed: i
         ValueError: if the policy returns NaN or misshapen actions, or `num_agents` does not fit.
         TypeError: for a game without an oracle.
     """
-    if num_agents < 4:
-        raise ValueError(f"num_agents must be at least 4, got {num_agents}")
+    if not isinstance(num_agents, (int, np.integer)) or num_agents < 4 or num_agents % 2:
+        raise ValueError(f"num_agents must be an even integer of at least 4, got {num_agents!r}")
     return linear_quadratic.exploitability(game, policy, num_agents, seed)

@@ -7,7 +7,6 @@ constructor arguments and state of the average policy and of the flow. PyTorch i
 from __future__ import annotations
 
 import os
-import pickle
 from typing import TYPE_CHECKING, Any
 
 from mfg_envs.equilibrium.results import Equilibrium
@@ -60,7 +59,7 @@ def load_equilibrium(path: str | os.PathLike[str]) -> Equilibrium:
         raise FileNotFoundError(f"there is no file {os.fspath(path)!r}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, KeyError, pickle.UnpicklingError) as error:
+    except Exception as error:  # a damaged file makes torch.load raise nearly anything
         raise ValueError(f"{os.fspath(path)!r} is truncated or no equilibrium file") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"{os.fspath(path)!r} is no equilibrium file of mfg-envs")
@@ -74,7 +73,10 @@ def load_equilibrium(path: str | os.PathLike[str]) -> Equilibrium:
         policy.load_state_dict(content["policy"]["state"])
         flow = Flow(**content["flow"]["arguments"])
         flow.load_state_dict(content["flow"]["state"])
-        value, exploitability = content["value"], content["exploitability"]
+        value, exploitability = float(content["value"]), float(content["exploitability"])
+        for part in (policy, flow):
+            if (part.dim, part.action_dim, part.horizon) != (game.dim, game.action_dim, game.horizon):
+                raise ValueError(f"the {type(part).__name__} is not of this game")
     except (KeyError, TypeError, RuntimeError, ValueError) as error:
         raise ValueError(f"{os.fspath(path)!r} is damaged, or of a game that this package does not have") from error
     return Equilibrium(policy.eval(), flow.eval(), value, exploitability, game=game)

@@ -118,17 +118,12 @@ def check_number(owner: object, name: str, *, low: float = -math.inf, strict: bo
     Raises:
         ValueError: if it is no such number.
     """
-    value = getattr(owner, name)
     wanted = "a finite number" + ("" if low == -math.inf else f" {'above' if strict else 'of at least'} {low:g}")
-    try:
-        number = (
-            float(np.asarray(value, dtype=float)) if np.ndim(value) == 0 and not isinstance(value, str) else math.nan
-        )
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number) or number < low or (strict and number == low):
+    value = getattr(owner, name)
+    number = _as_floats(value)
+    if number.ndim != 0 or not np.isfinite(number) or number < low or (strict and number == low):
         raise ValueError(f"{type(owner).__name__}: {name} must be {wanted}, got {value!r}")
-    object.__setattr__(owner, name, number)
+    object.__setattr__(owner, name, number.item())
 
 
 def check_integer(owner: object, name: str, *, low: int = 1) -> None:
@@ -151,10 +146,7 @@ def check_array(owner: object, name: str, *, ndims: tuple[int, ...]) -> None:
     """
     value = getattr(owner, name)
     kinds = " or ".join(("a number", "a vector", "a matrix")[n] for n in ndims)
-    try:
-        array = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
-        array = np.full((), np.nan)
+    array = _as_floats(value)
     if array.ndim not in ndims or not np.all(np.isfinite(array)):
         raise ValueError(f"{type(owner).__name__}: {name} must be {kinds} of finite numbers, got {value!r}")
     stored = array.tolist()
@@ -163,3 +155,12 @@ def check_array(owner: object, name: str, *, ndims: tuple[int, ...]) -> None:
     elif array.ndim == 2:
         stored = tuple(map(tuple, stored))
     object.__setattr__(owner, name, stored)
+
+
+def _as_floats(value: Any) -> np.ndarray:
+    """A float64 array of real numbers; NaN for anything else, text and ragged lists among it."""
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        array = np.asarray(None)
+    return array.astype(np.float64) if array.dtype.kind in "fiu" else np.asarray(np.nan)

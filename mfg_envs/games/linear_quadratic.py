@@ -105,19 +105,25 @@ class LinearQuadratic(Game):
 
     @cached_property
     def _state_bounds(self) -> tuple[np.ndarray, np.ndarray]:
-        """Interval arithmetic over the horizon, for |z| <= 10: a (d,) hull of what box actions can reach."""
-        centre, A, B, A_bar = np.broadcast_to(self.m0, self.dim), self.A, self.B, self.A_bar
-        A, B, A_bar = (np.abs(as_matrix(M, self.dim)) for M in (A, B, A_bar))
-        radius = np.full(self.dim, 10 * self.s0)
-        low, high = centre - radius, centre + radius
-        signed = as_matrix(self.A, self.dim), as_matrix(self.A_bar, self.dim)
+        """The (d,) hull over t of all that box actions and |z| <= 10 can reach, own and the crowd's, as floats32 hold.
+
+        With M = A + A_bar, n steps carry an agent's own input by A^n, and the crowd's, through its mean, by M^n - A^n.
+        """
+        A, B = as_matrix(self.A, self.dim), as_matrix(self.B, self.dim)
+        M = A + as_matrix(self.A_bar, self.dim)
+        own, both = np.eye(self.dim), np.eye(self.dim)  # A^n and M^n
+        centre = np.broadcast_to(np.asarray(self.m0), self.dim)
+        inputs = np.zeros(self.dim)  # how far the inputs since t = 0 reach
+        low, high = np.full(self.dim, np.inf), np.full(self.dim, -np.inf)
         with np.errstate(over="ignore", invalid="ignore"):
-            for _ in range(self.horizon):
-                centre = signed[0] @ centre + signed[1] @ centre
-                radius = A @ radius + A_bar @ radius + B @ np.full(self.action_dim, ACTION_BOUND) + 10 * self.sigma
-                low, high = np.minimum(low, centre - radius), np.maximum(high, centre + radius)
+            for _ in range(self.horizon + 1):
+                start = 10 * self.s0 * (np.abs(own) + np.abs(both - own)).sum(axis=1)
+                low, high = np.fmin(low, both @ centre - start - inputs), np.fmax(high, both @ centre + start + inputs)
+                inputs = inputs + 10 * self.sigma * (np.abs(own) + np.abs(both - own)).sum(axis=1)
+                inputs = inputs + ACTION_BOUND * (np.abs(own @ B) + np.abs((both - own) @ B)).sum(axis=1)
+                own, both = A @ own, M @ both
         largest = float(np.finfo(np.float32).max)
-        return np.nan_to_num(low, nan=-largest, neginf=-largest), np.nan_to_num(high, nan=largest, posinf=largest)
+        return np.clip(low, -largest, largest), np.clip(high, -largest, largest)
 
     @property
     def state_low(self) -> np.ndarray:

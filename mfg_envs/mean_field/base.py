@@ -33,9 +33,11 @@ class MeanField(ABC):
 
     Attributes:
         horizon: T; the flow has T + 1 marginals.
+        dim: d, the dimension of the state.
     """
 
     horizon: int
+    dim: int
 
     @abstractmethod
     def at(self, t: int) -> Distribution:
@@ -55,8 +57,8 @@ class MeanField(ABC):
         return np.stack([self.at(t).log_density(x[t]) for t in range(self.horizon + 1)])
 
     def _check_time(self, t: int) -> None:
-        if not 0 <= t <= self.horizon:
-            raise ValueError(f"t must be one of 0, ..., {self.horizon} in this mean field, got {t}")
+        if not isinstance(t, (int, np.integer)) or not 0 <= t <= self.horizon:
+            raise ValueError(f"t must be one of the integers 0, ..., {self.horizon} in this mean field, got {t!r}")
 
     def _check_path(self, x: np.ndarray) -> None:
         if np.ndim(x) != 3 or np.shape(x)[0] != self.horizon + 1:

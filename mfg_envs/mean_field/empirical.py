@@ -127,7 +127,7 @@ class LeaveOneOut:
 
 class _EmpiricalPath(MeanField):
     def __init__(self, marginals: list[Empirical]) -> None:
-        self.horizon, self._marginals = len(marginals) - 1, marginals
+        self.horizon, self.dim, self._marginals = len(marginals) - 1, marginals[0].x.shape[1], marginals
 
     def at(self, t: int) -> Distribution:
         self._check_time(t)

@@ -99,6 +99,11 @@ class Flow(nn.Module, MeanField):
         self._means = None
         return super().train(mode)
 
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """As of any module; other weights have other means."""
+        self._means = None
+        return super().load_state_dict(*args, **kwargs)
+
     def log_prob(self, t: Tensor, x: Tensor) -> Tensor:
         """log mu_t(x), differentiable in x and in the parameters: t (n,) integers, x (n, d) -> (n,)."""
         location, scale = self.location[t], self.scale[t]

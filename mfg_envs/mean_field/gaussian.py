@@ -29,9 +29,9 @@ class Gaussian(MeanField):
         self.covariances = np.asarray(covariances, dtype=np.float64)
         if self.means.ndim != 2:
             raise ValueError(f"means must have shape (T+1, d), got {self.means.shape}")
-        self.horizon, dim = self.means.shape[0] - 1, self.means.shape[1]
-        if self.covariances.shape != (self.horizon + 1, dim, dim):
-            wanted = (self.horizon + 1, dim, dim)
+        self.horizon, self.dim = self.means.shape[0] - 1, self.means.shape[1]
+        wanted = (self.horizon + 1, self.dim, self.dim)
+        if self.covariances.shape != wanted:
             raise ValueError(f"covariances must have shape {wanted}, got {self.covariances.shape}")
         self.mean_actions = None if mean_actions is None else np.asarray(mean_actions, dtype=np.float64)
         if self.mean_actions is not None and (self.mean_actions.ndim != 2 or len(self.mean_actions) != self.horizon):
