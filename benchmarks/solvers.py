@@ -2,9 +2,9 @@
 
     python benchmarks/solvers.py
 
-Runs go side by side, one a core with one PyTorch thread each, and are kept in runs/benchmark/: a run that is finished is
-not repeated, one that was interrupted goes on from its checkpoint. Writes benchmarks/results/solvers.csv, and copies the
-picture of the first seed to assets/.
+Runs go side by side, one a core with one PyTorch thread each, and are kept in runs/benchmark/: a run that is finished
+is not repeated, one that was interrupted goes on from its checkpoint. Writes benchmarks/results/solvers.csv, and copies
+the picture of the first seed to assets/.
 """
 
 from __future__ import annotations

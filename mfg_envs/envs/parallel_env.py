@@ -144,7 +144,7 @@ class CrowdParallelEnv(ParallelEnv[str, np.ndarray, np.ndarray]):
         missing = [agent for agent in self.possible_agents if agent not in actions]
         if missing:
             return f"the action of {missing[0]} is missing ({len(missing)} missing in all)"
-        unknown = [agent for agent in actions if agent not in set(self.possible_agents)]
+        unknown = [agent for agent in actions if agent not in self._flags[False]]
         if unknown:
             return f"{unknown[0]!r} is no agent of this environment"
         for agent in self.possible_agents:
@@ -156,7 +156,7 @@ class CrowdParallelEnv(ParallelEnv[str, np.ndarray, np.ndarray]):
                 return f"the action of {agent} is no array of numbers: {actions[agent]!r}"
             if action.shape != (self.game.action_dim,):
                 return f"the action of {agent} must have shape ({self.game.action_dim},), got {action.shape}"
-        return f"actions cannot be stacked: {actions!r}"
+        return "actions cannot be stacked"
 
 
 def check_render_mode(render_mode: str | None, metadata: dict[str, Any]) -> None:

@@ -251,18 +251,16 @@ def solve(game: Game) -> Equilibrium:
         policy=value.policy,
         mean_field=crowd,
         value=value.mean(form.m0, form.S0),
-        exploitability=_affine_gap(value.policy, better, crowd),
+        exploitability=_affine_gap(value.policy, better),
         outside_box=_outside_box(game, value.policy, crowd),
         game=game,
     )
 
 
-def _affine_gap(policy: AffinePolicy, best: _Value, crowd: Gaussian) -> float:
-    """sum_t E (a - a*)'W_t (a - a*) for an affine policy in its own Gaussian crowd, exactly."""
-    K, k = policy.K - best.policy.K, policy.k - best.policy.k
-    offset = np.einsum("tij,tj->ti", K, crowd.means[:-1]) + k
-    spread = np.einsum("tij,tjk,tlk->til", K, crowd.covariances[:-1], K)
-    return float(np.einsum("ti,tij,tj->", offset, best.W, offset) + np.sum(best.W * spread))
+def _affine_gap(policy: AffinePolicy, best: _Value) -> float:
+    """sum_t E (a - a*)'W_t (a - a*), exactly, where the gains are the best ones: the offsets alone make it."""
+    off = policy.k - best.policy.k
+    return float(np.einsum("ti,tij,tj->", off, best.W, off))
 
 
 def best_response(game: Game, mean_field: MeanField) -> BestResponse:

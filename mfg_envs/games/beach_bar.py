@@ -77,8 +77,8 @@ class BeachBar(Game):
     m0: float = -0.6
     s0: float = 0.1
 
-    dim: ClassVar[int] = 1
-    action_dim: ClassVar[int] = 1
+    dim = 1
+    action_dim = 1
     reward_reads: ClassVar[frozenset[str]] = frozenset({"log_density"})
 
     def __post_init__(self) -> None:

@@ -32,10 +32,10 @@ class FourRooms(Game):
         crowd="entropy":      r = dt (-c_a |v|^2 - c_m log(mu_t(x) + eps))
         crowd="congestion":   r = dt (-c_x |x - x_goal| - c_a (1 + c_c mu_t(x))^alpha |v|^2)
 
-    and no terminal reward. In the first game, the paper's, everybody wants to be where nobody is, and the crowd explores
-    all rooms. In the second everybody wants to the far room, and moving through a crowd is dear. The displacement of a
-    step is traced to its first contact, the normal component of what remains of it is reversed, and so on: nobody ever
-    ends inside a wall, crosses one or leaves the square, however long the step.
+    and no terminal reward. In the first game, the paper's, everybody wants to be where nobody is, and the crowd
+    explores all rooms. In the second everybody wants to the far room, and moving through a crowd is dear. The
+    displacement of a step is traced to its first contact, the normal component of what remains of it is reversed, and
+    so on: nobody ever ends inside a wall, crosses one or leaves the square, however long the step.
 
     ## Observation and action
     | index | observation | min | max |
@@ -98,8 +98,8 @@ class FourRooms(Game):
     door: float = 0.25
     walls: Any = None
 
-    dim: ClassVar[int] = 2
-    action_dim: ClassVar[int] = 2
+    dim = 2
+    action_dim = 2
     reward_reads: ClassVar[frozenset[str]] = frozenset({"log_density"})
 
     def __post_init__(self) -> None:
@@ -121,7 +121,7 @@ class FourRooms(Game):
             raise ValueError(f"FourRooms: start {self.start} is covered by walls or outside the square")
 
     @cached_property
-    def floor(self) -> FloorPlan:  # type: ignore[override]
+    def floor(self) -> FloorPlan:
         """The square with its walls."""
         if self.walls is None:
             return cross_of_rooms(self.wall, self.door)

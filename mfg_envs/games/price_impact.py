@@ -46,9 +46,10 @@ class PriceImpact(Game):
     q_0 ~ N(m0, s0^2). Everybody terminates at T.
 
     ## Equilibrium
-    Linear-quadratic, so `mfg_envs.equilibrium.solve` gives it exactly. With the defaults everybody sells, fast at first.
-    No theorem covers its uniqueness for all constants: price impact is not monotone. Damped fixed-point iterations
-    diverge for `gamma=4, c_g=0, c_q=c_a=0.1, horizon=40`, where the solution exists and the action box binds.
+    Linear-quadratic, so `mfg_envs.equilibrium.solve` gives it exactly. With the defaults everybody sells, fast at
+    first. No theorem covers its uniqueness for all constants: price impact is not monotone. Damped fixed-point
+    iterations diverge for `gamma=4, c_g=0, c_q=c_a=0.1, horizon=40`, where the solution exists and the action box
+    binds.
 
     Source: the market model in the appendix of arXiv 2510.22158 is of this kind; Carmona and Lacker (2015). Their
     constants are not public: the defaults here are ours.
@@ -77,8 +78,8 @@ class PriceImpact(Game):
     m0: float = 1.0
     s0: float = 0.3
 
-    dim: ClassVar[int] = 1
-    action_dim: ClassVar[int] = 1
+    dim = 1
+    action_dim = 1
     reward_reads: ClassVar[frozenset[str]] = frozenset({"mean_action"})
 
     def __post_init__(self) -> None:
