@@ -23,15 +23,39 @@ ACTION_BOUND = 10.0
 
 @dataclass(frozen=True)
 class LinearQuadratic(Game):
-    """Linear dynamics, quadratic costs, interaction through the crowd's mean, in any dimension.
+    """Agents steer towards a target and towards the crowd's mean, in any dimension.
 
+    ![the crowd's state over time](../assets/lq_v0.png)
+
+    ## Equations
     With m_t the mean of mu_t:
 
         x_{t+1} = A x_t + B a_t + A_bar m_t + sigma z_t,                                 x_0 ~ N(m0, s0^2 I)
         r = -c_x |x - x_target|^2 - c_a |a|^2 - c_m |x - m_t|^2                          no terminal reward
 
+    ## Observation and action
+    | index | observation | min | max |
+    |---|---|---|---|
+    | 0, ..., d-1 | state x | `state_low` | `state_high`, what box actions and noises of 10 deviations reach |
+    | d | t/T | 0 | 1 |
+
+    | index | action | min | max |
+    |---|---|---|---|
+    | 0, ..., k-1 | control a | -10 | 10 |
+
+    ## Start and end
+    x_0 ~ N(m0, s0^2 I). Everybody terminates at T.
+
+    ## Equilibrium
+    `mfg_envs.equilibrium.solve` gives it exactly: linear gains by Riccati, the crowd's mean from one linear system.
+    With the defaults J* is -6.1096, the mean action peaks at 3.4, far inside the box, and doing nothing is exploitable
+    by 18.04. The last action is 0, as x_T is not rewarded. Attraction to the mean (c_m) is covered by no uniqueness
+    theorem; where there is no unique equilibrium `solve` says so.
+
     Source: arXiv 2510.22158, section on the LQ model. The paper publishes the form; its constants are not public, so
-    the defaults here are ours. The action box does not bind at the default equilibrium (the mean action peaks at 3.4).
+    the defaults here are ours.
+
+    Version history: v0, the first.
 
     Args:
         A, B, A_bar: a number s stands for s I, a vector for a diagonal, a matrix for itself. A and A_bar are (d, d); a
