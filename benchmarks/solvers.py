@@ -88,7 +88,8 @@ def main() -> None:
         writer.writerows(rows)
     for solver, env_id, seed in jobs:
         if seed == options.seeds[0]:
-            shutil.copy(RUNS / f"{env_id}__{solver}__{seed}" / "equilibrium.png", ROOT / "assets" / f"{solver}_{env_id}.png")
+            picture = RUNS / f"{env_id}__{solver}__{seed}" / "equilibrium.png"
+            shutil.copy(picture, ROOT / "assets" / f"{solver}_{env_id}.png")
 
 
 if __name__ == "__main__":

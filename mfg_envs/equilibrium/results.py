@@ -61,6 +61,9 @@ class Equilibrium:
         value_is_upper_bound: whether that probability is above 1e-6, so that the box, which closed forms do not see,
             may bind: the value is then an upper bound on what the same crowd allows.
         game: the game that this is an equilibrium of.
+        resolution_error: how far the value moves with the resolution of a grid, if that was asked for; 0 for closed
+            forms, None where it is not known.
+        history: pairs (iterations, exploitability) of an iterative oracle.
     """
 
     policy: Policy
@@ -69,6 +72,8 @@ class Equilibrium:
     exploitability: float
     outside_box: float = 0.0
     game: Game | None = None
+    resolution_error: float | None = None
+    history: tuple[tuple[int, float], ...] = ()
 
     @property
     def value_is_upper_bound(self) -> bool:

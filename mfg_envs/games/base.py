@@ -60,14 +60,19 @@ class Game(ABC):
         return None
 
     @property
-    @abstractmethod
     def state_low(self) -> np.ndarray:
-        """Lower bounds of the state, (d,)."""
+        """Lower bounds of the state, (d,): the floor's, for a game that has one."""
+        return np.array(self._need_floor().low)
 
     @property
-    @abstractmethod
     def state_high(self) -> np.ndarray:
-        """Upper bounds of the state, (d,)."""
+        """Upper bounds of the state, (d,): the floor's, for a game that has one."""
+        return np.array(self._need_floor().high)
+
+    def _need_floor(self) -> FloorPlan:
+        if self.floor is None:
+            raise NotImplementedError(f"{type(self).__name__} has no floor: it must give state_low and state_high")
+        return self.floor
 
     @property
     @abstractmethod
@@ -92,7 +97,10 @@ class Game(ABC):
         """The rewards at t: x (n, d), a (n, k), the crowd at t -> (n,)."""
 
     def terminal_reward(self, x: Array, mu: Distribution) -> Array:
-        """The rewards at T: x (n, d), the crowd at T -> (n,); zeros unless the game has one."""
+        """The rewards at T: x (n, d), the crowd at T -> (n,); zeros unless the game has one.
+
+        It may read of the crowd what `reward_reads` declares, except the mean action: nobody acts at T.
+        """
         return array_namespace(x).zeros_like(x[:, 0])
 
     def project_action(self, a: Array) -> Array:

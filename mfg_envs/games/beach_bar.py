@@ -98,16 +98,6 @@ class BeachBar(Game):
         return BEACH
 
     @property
-    def state_low(self) -> np.ndarray:
-        """-1, (1,)."""
-        return np.array([-1.0])
-
-    @property
-    def state_high(self) -> np.ndarray:
-        """1, (1,)."""
-        return np.array([1.0])
-
-    @property
     def action_low(self) -> np.ndarray:
         """-1, (1,)."""
         return np.array([-1.0])

@@ -115,8 +115,12 @@ class FourRooms(Game):
             check_array(self, name, ndims=(1,))
             if np.shape(getattr(self, name)) != (2,):
                 raise ValueError(f"FourRooms: {name} must be two numbers, got {getattr(self, name)!r}")
+        try:
+            floor = self.floor
+        except ValueError as error:
+            raise ValueError(f"FourRooms: {error}") from None
         if self.walls is not None:
-            object.__setattr__(self, "walls", self.floor.walls)  # as nested tuples of floats
+            object.__setattr__(self, "walls", floor.walls)  # as nested tuples of floats
         if not self.floor.contains(np.array([self.start]))[0]:
             raise ValueError(f"FourRooms: start {self.start} is covered by walls or outside the square")
 
@@ -126,16 +130,6 @@ class FourRooms(Game):
         if self.walls is None:
             return cross_of_rooms(self.wall, self.door)
         return FloorPlan((-1.0, -1.0), (1.0, 1.0), self.walls)
-
-    @property
-    def state_low(self) -> np.ndarray:
-        """(-1, -1)."""
-        return np.array([-1.0, -1.0])
-
-    @property
-    def state_high(self) -> np.ndarray:
-        """(1, 1)."""
-        return np.array([1.0, 1.0])
 
     @property
     def action_low(self) -> np.ndarray:
@@ -167,7 +161,7 @@ class FourRooms(Game):
         density, effort = xp.exp(mu.log_density(x)), self.c_a * _square(v)
         if self.crowd == "entropy":
             return -self.dt * (effort + self.c_m * xp.log(density + self.eps))
-        distance = xp.sqrt(_square(x - like(self.x_goal, x)))
+        distance = xp.linalg.vector_norm(x - like(self.x_goal, x), axis=-1)
         return -self.dt * (self.c_x * distance + (1 + self.c_c * density) ** self.alpha * effort)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cached_property
-
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,14 +46,24 @@ class Empirical:
             raise ValueError(f"a must have shape ({len(self.x)}, k), one row for each agent, got {self.a.shape}")
 
     @staticmethod
-    def from_trajectories(x: np.ndarray, a: np.ndarray | None = None) -> MeanField:
-        """The flow of empirical distributions of trajectories: x (T+1, N, d), projected actions a (T, N, k)."""
+    def from_trajectories(
+        x: np.ndarray,
+        a: np.ndarray | None = None,
+        floor: FloorPlan | None = None,
+        bandwidth: float | None = None,
+    ) -> MeanField:
+        """The flow of empirical distributions of trajectories: x (T+1, N, d), projected actions a (T, N, k).
+
+        Raises:
+            ValueError: if the shapes do not fit together.
+        """
         x = np.asarray(x, dtype=np.float64)
         if x.ndim != 3:
             raise ValueError(f"x must have shape (T+1, N, d), got {x.shape}")
         if a is not None and (np.ndim(a) != 3 or np.shape(a)[:2] != (x.shape[0] - 1, x.shape[1])):
             raise ValueError(f"a must have shape ({x.shape[0] - 1}, {x.shape[1]}, k), got {np.shape(a)}")
-        return _EmpiricalPath([Empirical(x[t], a[t] if a is not None and t < len(a) else None) for t in range(len(x))])
+        actions = [None] * len(x) if a is None else [*a, None]
+        return _EmpiricalPath([Empirical(x_t, a_t, floor, bandwidth) for x_t, a_t in zip(x, actions, strict=True)])
 
     @cached_property
     def mean(self) -> np.ndarray:
@@ -78,10 +87,9 @@ class Empirical:
         return KernelDensity(self.x, self.floor, self.bandwidth)
 
     def log_density(self, x: Array) -> Array:
-        """Log of the kernel density estimate of all N agents, in the library of x: (n, d) -> (n,)."""
-        xp = array_namespace(x)
-        points = np.from_dlpack(x) if hasattr(x, "__dlpack__") else np.asarray(x)
-        return xp.asarray(self.density.log_density(points), dtype=x.dtype, device=device(x))
+        """Log of the kernel density estimate of all N agents, in the library of x, without gradient: (n, d) -> (n,)."""
+        log_density = self.density.log_density(_to_numpy(x))
+        return array_namespace(x).asarray(log_density, dtype=x.dtype, device=device(x))
 
     def leave_one_out(self) -> LeaveOneOut:
         """The crowd as each of its agents sees it: without itself in the density. Means count everyone still."""
@@ -112,10 +120,12 @@ class LeaveOneOut:
         """Log of the density of the others at each agent: x (N, d), the agents themselves in order -> (N,).
 
         Raises:
-            ValueError: if x has not N rows.
+            ValueError: if x is not the agents themselves.
         """
-        if len(x) != len(self.everyone.x):
-            raise ValueError(f"x must be the {len(self.everyone.x)} agents themselves, got {len(x)} rows")
+        if x is not self.everyone.x and not np.array_equal(_to_numpy(x), self.everyone.x):
+            raise ValueError(
+                "leaving one out, the density is known at the agents themselves only: x is not their states"
+            )
         with np.errstate(divide="ignore"):
             log_density = np.log(self.everyone.density.leave_one_out())
         return array_namespace(x).asarray(log_density, dtype=x.dtype, device=device(x))
@@ -132,3 +142,7 @@ class _EmpiricalPath(MeanField):
     def at(self, t: int) -> Distribution:
         self._check_time(t)
         return self._marginals[t]
+
+
+def _to_numpy(x: Array) -> np.ndarray:
+    return x.detach().cpu().numpy() if hasattr(x, "detach") else np.asarray(x)
