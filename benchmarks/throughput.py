@@ -4,13 +4,15 @@
 
 "Does nothing" has the same dict shell (actions stacked, fresh dicts made) around zeros, written as fast as we can. Each
 figure is the best of interleaved repeats, so that a noisy machine hurts both sides alike; the ratio is what counts.
-Writes benchmarks/results/throughput.csv.
+Writes benchmarks/results/throughput.csv. With the extra `bench`, other suites are measured in the same run, into
+throughput_others.csv beside it: their games differ, so read those figures as orders of magnitude.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import importlib.util
 import os
 import time
 from collections.abc import Callable
@@ -27,7 +29,7 @@ from pettingzoo import ParallelEnv
 from mfg_envs import beach_bar_v0, four_rooms_v0, lq_v0, price_impact_v0
 from mfg_envs.envs import CrowdVectorEnv
 
-RESULTS = Path(__file__).parent / "results" / "throughput.csv"
+RESULTS = Path(__file__).parent / "results"
 GAMES = {
     "lq_v0": lq_v0,
     "price_impact_v0": price_impact_v0,
@@ -102,6 +104,64 @@ def measure(module: Any, num_agents: int, repeats: int) -> dict[str, float]:
     return {name: num_agents / seconds for name, seconds in best.items()}
 
 
+def simple_spread(num_agents: int, steps: int) -> float:
+    """Agent-steps/s of MPE2's simple_spread through its ParallelEnv."""
+    from mpe2 import simple_spread_v3
+
+    env = simple_spread_v3.parallel_env(N=num_agents, max_cycles=steps, continuous_actions=True)
+    env.reset(seed=0)
+    actions = {agent: env.action_space(agent).sample() for agent in env.agents}
+    return num_agents / seconds_per_step(lambda: env.reset(seed=0), lambda: env.step(actions), steps, steps)
+
+
+def navigation(num_agents: int, steps: int) -> float:
+    """Agent-steps/s of VMAS's navigation, one environment, collisions off."""
+    import torch
+    import vmas
+
+    torch.set_num_threads(1)
+    size = float(num_agents)  # room to place them all apart
+    world = {"collisions": False, "world_spawning_x": size, "world_spawning_y": size}
+    env = vmas.make_env("navigation", num_envs=1, n_agents=num_agents, seed=0, **world)
+    actions = env.get_random_actions()
+    return num_agents / seconds_per_step(env.reset, lambda: env.step(actions), steps, steps)
+
+
+def battle(num_agents: int, steps: int) -> float:
+    """Agent-steps/s of MAgent2's battle through its ParallelEnv; its map decides how many agents there are."""
+    from magent2.environments import battle_v4
+
+    env = battle_v4.parallel_env(map_size=18 if num_agents <= 100 else 46, max_cycles=steps)
+    env.reset(seed=0)
+    actions = {agent: env.action_space(agent).sample() for agent in env.agents}
+    done, start = 0, time.perf_counter()
+    while env.agents and done < steps * len(env.possible_agents):
+        done += len(env.agents)
+        env.step({agent: actions[agent] for agent in env.agents})
+    return done / (time.perf_counter() - start)
+
+
+def measure_others(agents: list[int]) -> list[dict[str, Any]]:
+    """A row for each other suite that is installed and each number of agents up to 1,000."""
+    rows = []
+    for suite, rival in (("mpe2", simple_spread), ("vmas", navigation), ("magent2", battle)):
+        if importlib.util.find_spec(suite) is None:
+            continue
+        for num_agents in (n for n in agents if n <= 1000):
+            speed = rival(num_agents, 5 if num_agents >= 1000 else 50)
+            rows.append({"suite": suite, "game": rival.__name__, "num_agents": num_agents, "agent_steps": round(speed)})
+            print(f"{suite} {rival.__name__:20} | {num_agents:5} | {speed:13,.0f}")
+    return rows
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Rows to a CSV."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
 def main() -> None:
     """Measure, print a table, write the CSV."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -123,10 +183,10 @@ def main() -> None:
                 | {k: round(v) for k, v in speed.items()}
                 | {"ratio": round(ratio, 3)}
             )
-    with RESULTS.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write(RESULTS / "throughput.csv", rows)
+    others = measure_others(options.agents)
+    if others:
+        write(RESULTS / "throughput_others.csv", others)
 
 
 if __name__ == "__main__":

@@ -48,15 +48,18 @@ def load_equilibrium(path: str | os.PathLike[str]) -> Equilibrium:
 
     Raises:
         FileNotFoundError: if there is no such file.
+        ImportError: if PyTorch or zuko is not installed.
         ValueError: if the file is truncated, of another format or version, or of a game that is not in this package.
     """
-    import torch
-
-    from mfg_envs.mean_field.flow import Flow
-    from mfg_envs.policies import AveragePolicy
-
     if not os.path.isfile(path):
         raise FileNotFoundError(f"there is no file {os.fspath(path)!r}")
+    try:
+        import torch
+
+        from mfg_envs.mean_field.flow import Flow
+        from mfg_envs.policies import AveragePolicy
+    except ModuleNotFoundError as error:
+        raise ImportError("load_equilibrium needs PyTorch and zuko: pip install 'mfg-envs[solvers]'") from error
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file makes torch.load raise nearly anything

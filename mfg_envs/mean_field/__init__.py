@@ -17,7 +17,9 @@ __all__ = ["Distribution", "Empirical", "Flow", "Gaussian", "MeanField"]
 
 def __getattr__(name: str) -> Any:
     if name == "Flow":
-        from mfg_envs.mean_field.flow import Flow
-
+        try:
+            from mfg_envs.mean_field.flow import Flow
+        except ModuleNotFoundError as error:
+            raise ImportError("Flow needs PyTorch and zuko: pip install 'mfg-envs[solvers]'") from error
         return Flow
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
