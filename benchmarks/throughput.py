@@ -26,16 +26,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 from pettingzoo import ParallelEnv
 
-from mfg_envs import beach_bar_v0, four_rooms_v0, lq_v0, price_impact_v0
+from mfg_envs.all_modules import all_modules
 from mfg_envs.envs import CrowdVectorEnv
 
 RESULTS = Path(__file__).parent / "results"
-GAMES = {
-    "lq_v0": lq_v0,
-    "price_impact_v0": price_impact_v0,
-    "beach_bar_v0": beach_bar_v0,
-    "four_rooms_v0": four_rooms_v0,
-}
 
 
 class DoesNothing(ParallelEnv[str, np.ndarray, np.ndarray]):
@@ -170,7 +164,7 @@ def main() -> None:
     options = parser.parse_args()
     rows = []
     print("agent-steps/s        |     N |  does nothing |      dict API | ratio |     array API")
-    for name, module in GAMES.items():
+    for name, module in all_modules.items():
         for num_agents in options.agents:
             speed = measure(module, num_agents, options.repeats)
             ratio = speed["dict_api"] / speed["nothing"]

@@ -144,6 +144,7 @@ def test_module_functions():
         "num_agents",
         "mean_field",
         "render_mode",
+        "bandwidth",
         "constants",
     ]
     environment = lq_v0.parallel_env()

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from mfg_envs import beach_bar_v0, four_rooms_v0, price_impact_v0
-from mfg_envs.envs import CrowdParallelEnv, simulate
+from mfg_envs.envs import CrowdParallelEnv, CrowdVectorEnv, simulate
 from mfg_envs.equilibrium import AffinePolicy, best_response, exploitability, solve
 from mfg_envs.games import GAMES, BeachBar, FourRooms, PriceImpact
 from mfg_envs.mean_field import Empirical, Gaussian, MeanField
@@ -553,3 +553,17 @@ def test_the_day_ends_with_the_terminal_cost():
     rewards, after = play(game, q, a)
     by_hand = 0.05 * (1.5 * q - 0.5 * a**2 - q**2) - 2 * after**2
     np.testing.assert_allclose(rewards, by_hand[:, 0], rtol=1e-12)
+
+
+def test_a_bandwidth_given_is_the_one_that_rewards_use():
+    a = dict.fromkeys((f"agent_{i}" for i in range(40)), np.zeros(1, dtype=np.float32))
+    rewards = {}
+    for bandwidth in (None, 0.05, 0.4):
+        env = beach_bar_v0.parallel_env(num_agents=40, bandwidth=bandwidth)
+        env.reset(seed=0)
+        rewards[bandwidth] = np.array(list(env.step(a)[1].values()))
+    assert rewards[0.4].mean() > rewards[0.05].mean()  # a wider kernel sees a thinner crowd
+    assert not np.array_equal(rewards[None], rewards[0.05])
+    vector = CrowdVectorEnv(BeachBar(), 40, bandwidth=0.4)
+    vector.reset(seed=0)
+    np.testing.assert_allclose(vector.step(np.zeros((40, 1)))[1], rewards[0.4])

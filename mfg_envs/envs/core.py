@@ -182,6 +182,7 @@ def simulate(
     num_agents: int = 1000,
     seed: int | None = None,
     antithetic: bool = False,
+    bandwidth: float | None = None,
 ) -> Trajectories:
     """Let `num_agents` play `policy` for one episode, in each other's crowd or in a frozen mean field.
 
@@ -196,6 +197,7 @@ def simulate(
         seed: of the noise; None draws a fresh one.
         antithetic: give agent i + N/2 the mirrored noise of agent i. The mean state under a linear policy is then
             exact, and means over agents are less noisy in general.
+        bandwidth: of the density of each other's company; None for the rule in docs/density.md.
 
     Raises:
         ValueError: if the policy returns NaN or another shape, or `num_agents` does not fit.
@@ -206,7 +208,7 @@ def simulate(
         if num_agents % 2:
             raise ValueError(f"num_agents must be even with antithetic noise, got {num_agents}")
         rng = _Antithetic(rng.bit_generator)
-    crowd = Crowd(game, num_agents, mean_field)
+    crowd = Crowd(game, num_agents, mean_field, bandwidth)
     crowd.reset(rng)
     if hasattr(policy, "reset"):
         policy.reset(num_agents, policy_rng)

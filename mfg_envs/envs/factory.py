@@ -22,13 +22,17 @@ MakeVector = Callable[..., CrowdVectorEnv]
 def environments(game_class: type[Game], name: str) -> tuple[MakeAEC, MakeAEC, MakeParallel, MakeVector]:
     """`env`, `raw_env`, `parallel_env` and `vector_env` of a game, in the manner of PettingZoo's modules.
 
-    Each takes the number of agents, the mean field, the render mode, and the game's constants by name.
+    Each takes the number of agents, the mean field, the render mode, the bandwidth, and the game's constants by name.
     """
 
     def parallel_env(
-        num_agents: int = 100, mean_field: MeanField | None = None, render_mode: str | None = None, **constants: Any
+        num_agents: int = 100,
+        mean_field: MeanField | None = None,
+        render_mode: str | None = None,
+        bandwidth: float | None = None,
+        **constants: Any,
     ) -> CrowdParallelEnv:
-        return CrowdParallelEnv(game_class(**constants), num_agents, mean_field, render_mode, name=name)
+        return CrowdParallelEnv(game_class(**constants), num_agents, mean_field, render_mode, bandwidth, name)
 
     def raw_env(*args: Any, **kwargs: Any) -> AECEnv:
         return parallel_to_aec(parallel_env(*args, **kwargs))
@@ -37,12 +41,19 @@ def environments(game_class: type[Game], name: str) -> tuple[MakeAEC, MakeAEC, M
         return OrderEnforcingWrapper(raw_env(*args, **kwargs))
 
     def vector_env(
-        num_envs: int = 1, mean_field: MeanField | None = None, render_mode: str | None = None, **constants: Any
+        num_envs: int = 1,
+        mean_field: MeanField | None = None,
+        render_mode: str | None = None,
+        bandwidth: float | None = None,
+        **constants: Any,
     ) -> CrowdVectorEnv:
-        return CrowdVectorEnv(game_class(**constants), num_envs, mean_field, render_mode)
+        return CrowdVectorEnv(game_class(**constants), num_envs, mean_field, render_mode, bandwidth)
 
     what = f"{game_class.__name__} (`{name}`)"
-    tail = f"Takes `{{count}}`, `mean_field=None`, `render_mode=None` and the constants of `{game_class.__name__}`."
+    tail = (
+        "Takes `{count}`, `mean_field=None`, `render_mode=None`, `bandwidth=None` (of the crowd's density), "
+        f"and the constants of `{game_class.__name__}` by name."
+    )
     for function, kind, count in (
         (env, "AEC environment, with PettingZoo's order checks", "num_agents=100"),
         (raw_env, "AEC environment", "num_agents=100"),

@@ -36,6 +36,7 @@ class CrowdParallelEnv(ParallelEnv[str, np.ndarray, np.ndarray]):
         num_agents: N.
         mean_field: the frozen crowd, None for each other's company.
         render_mode: None; there is no drawing yet.
+        bandwidth: of the density of each other's company; None for the rule in docs/density.md.
         name: shown by `str(env)`.
     """
 
@@ -47,11 +48,12 @@ class CrowdParallelEnv(ParallelEnv[str, np.ndarray, np.ndarray]):
         num_agents: int = 100,
         mean_field: MeanField | None = None,
         render_mode: str | None = None,
+        bandwidth: float | None = None,
         name: str | None = None,
     ) -> None:
         check_render_mode(render_mode, self.metadata)
         self.render_mode = render_mode
-        self.crowd = Crowd(game, num_agents, mean_field)
+        self.crowd = Crowd(game, num_agents, mean_field, bandwidth)
         if name is not None:
             self.metadata = {**self.metadata, "name": name}
         self.possible_agents = [f"agent_{i}" for i in range(num_agents)]

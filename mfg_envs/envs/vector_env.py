@@ -30,6 +30,7 @@ class CrowdVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         num_envs: N.
         mean_field: the frozen crowd, None for each other's company.
         render_mode: None; there is no drawing yet.
+        bandwidth: of the density of each other's company; None for the rule in docs/density.md.
     """
 
     metadata: dict[str, Any] = {"render_modes": [], "render_fps": 30, "autoreset_mode": AutoresetMode.NEXT_STEP}
@@ -40,10 +41,11 @@ class CrowdVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         num_envs: int = 1,
         mean_field: MeanField | None = None,
         render_mode: str | None = None,
+        bandwidth: float | None = None,
     ) -> None:
         check_render_mode(render_mode, self.metadata)
         self.render_mode = render_mode
-        self.crowd = Crowd(game, num_envs, mean_field)
+        self.crowd = Crowd(game, num_envs, mean_field, bandwidth)
         self.num_envs = self.crowd.num_agents
         self.single_observation_space = observation_space(game)
         self.single_action_space = action_space(game)

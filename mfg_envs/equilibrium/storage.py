@@ -59,7 +59,7 @@ def load_equilibrium(path: str | os.PathLike[str]) -> Equilibrium:
         from mfg_envs.mean_field.flow import Flow
         from mfg_envs.policies import AveragePolicy
     except ModuleNotFoundError as error:
-        raise ImportError("load_equilibrium needs PyTorch and zuko: pip install 'mfg-envs[solvers]'") from error
+        raise ImportError("load_equilibrium needs torch and zuko: pip install 'mfg-envs[solvers]'") from error
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file makes torch.load raise nearly anything

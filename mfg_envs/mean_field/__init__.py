@@ -20,6 +20,6 @@ def __getattr__(name: str) -> Any:
         try:
             from mfg_envs.mean_field.flow import Flow
         except ModuleNotFoundError as error:
-            raise ImportError("Flow needs PyTorch and zuko: pip install 'mfg-envs[solvers]'") from error
+            raise ImportError("Flow needs torch and zuko: pip install 'mfg-envs[solvers]'") from error
         return Flow
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
