@@ -13,6 +13,7 @@ from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 
 from mfg_envs.games import Game
+from mfg_envs.games.base import as_floats
 from mfg_envs.mean_field import Distribution, Empirical, MeanField
 
 Policy = Callable[[int, np.ndarray], np.ndarray]  # policy(t, x (n, d)) -> a (n, k), float64
@@ -62,9 +63,9 @@ class Crowd:
         if initial_state is None:
             x = self.game.initial_state(rng.standard_normal(size))
         else:
-            x = _numbers(initial_state, "initial_state").copy()
+            x = np.array(as_floats(initial_state))
             if x.shape != size:
-                raise ValueError(f"initial_state must have shape {size}, got {x.shape}")
+                raise ValueError(f"initial_state must be an array of numbers of shape {size}, got shape {x.shape}")
             outside = np.flatnonzero(~self.game.contains(x))
             if len(outside):
                 i = outside[0]
@@ -89,9 +90,9 @@ class Crowd:
         if self.t is None or self.done:
             raise ResetNeeded("call reset() first" if self.t is None else "the horizon is reached: call reset()")
         game, t, size = self.game, self.t, (self.num_agents, self.game.action_dim)
-        a = _numbers(a, "actions")
+        a = as_floats(a)
         if a.shape != size:
-            raise ValueError(f"actions must have shape {size}, got {a.shape}")
+            raise ValueError(f"actions must be an array of numbers of shape {size}, got shape {a.shape}")
         if np.isnan(a).any():
             i = np.flatnonzero(np.isnan(a).any(axis=1))[0]
             raise ValueError(f"the action of agent_{i} is NaN: {a[i]}")
@@ -123,17 +124,6 @@ def check_mean_field(game: Game, mean_field: MeanField) -> None:
         theirs, ours = getattr(mean_field, name), getattr(game, name)
         if theirs != ours:
             raise ValueError(f"the mean field has {name} {theirs}, the game has {ours}")
-
-
-def _numbers(value: object, name: str) -> np.ndarray:
-    """A float64 array of real numbers, or a ValueError that names them."""
-    try:
-        array = np.asarray(value)
-    except ValueError:  # ragged
-        array = np.asarray(None)
-    if array.dtype.kind not in "fiu":
-        raise ValueError(f"{name} must be an array of numbers, got {value!r}")
-    return array.astype(np.float64, copy=False)
 
 
 def observation_space(game: Game) -> spaces.Box:
@@ -217,7 +207,7 @@ def simulate(
     rewards = np.empty((game.horizon, num_agents))
     states[0] = crowd.x
     for t in range(game.horizon):
-        a = _numbers(policy(t, crowd.x.copy()), "the policy's actions")
+        a = as_floats(policy(t, crowd.x.copy()))
         rewards[t] = crowd.step(a)
         actions[t] = game.project_action(a)
         states[t + 1] = crowd.x

@@ -128,7 +128,7 @@ def check_number(owner: object, name: str, *, low: float = -math.inf, strict: bo
     """
     wanted = "a finite number" + ("" if low == -math.inf else f" {'above' if strict else 'of at least'} {low:g}")
     value = getattr(owner, name)
-    number = _as_floats(value)
+    number = as_floats(value)
     if number.ndim != 0 or not np.isfinite(number) or number < low or (strict and number == low):
         raise ValueError(f"{type(owner).__name__}: {name} must be {wanted}, got {value!r}")
     object.__setattr__(owner, name, number.item())
@@ -154,7 +154,7 @@ def check_array(owner: object, name: str, *, ndims: tuple[int, ...]) -> None:
     """
     value = getattr(owner, name)
     kinds = " or ".join(("a number", "a vector", "a matrix")[n] for n in ndims)
-    array = _as_floats(value)
+    array = as_floats(value)
     if array.ndim not in ndims or not np.all(np.isfinite(array)):
         raise ValueError(f"{type(owner).__name__}: {name} must be {kinds} of finite numbers, got {value!r}")
     stored = array.tolist()
@@ -165,10 +165,10 @@ def check_array(owner: object, name: str, *, ndims: tuple[int, ...]) -> None:
     object.__setattr__(owner, name, stored)
 
 
-def _as_floats(value: Any) -> np.ndarray:
-    """A float64 array of real numbers; NaN for anything else, text and ragged lists among it."""
+def as_floats(value: Any) -> np.ndarray:
+    """A float64 array of real numbers; a single NaN for anything else: text, bools, ragged lists."""
     try:
         array = np.asarray(value)
     except ValueError:
         array = np.asarray(None)
-    return array.astype(np.float64) if array.dtype.kind in "fiu" else np.asarray(np.nan)
+    return array.astype(np.float64, copy=False) if array.dtype.kind in "fiu" else np.asarray(np.nan)
