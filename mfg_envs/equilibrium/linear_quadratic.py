@@ -3,7 +3,7 @@ r"""Exact equilibria of linear-quadratic games: Riccati for the gains, one linea
 Every such game is brought to one form. With m the crowd's mean state and b its mean action,
 
     x' = A x + B a + A_bar m + S z,
-    reward   = -(x'Qx + a'Ra + 2 x'(q + Q_m m + Q_b b) + h(m)),      terminal reward = -x'Q_T x.
+    reward   = -(x'Qx + a'Ra + 2 x'(q + Q_m m + Q_b b) + m'Hm + h),      terminal reward = -x'Q_T x.
 
 Against a given crowd the value is V_t(x) = -(x'P_t x + 2 p_t'x + s_t), the best response a = -(K_t x + k_t), with
 
@@ -17,7 +17,6 @@ fixed-point iterations on it diverge for constants for which the equilibrium exi
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import singledispatch
 
@@ -50,7 +49,8 @@ class Form:
     Q_m: np.ndarray
     Q_b: np.ndarray
     Q_T: np.ndarray
-    h: Callable[[np.ndarray], float]
+    H: np.ndarray
+    h: float
     m0: np.ndarray
     S0: np.ndarray
 
@@ -81,7 +81,8 @@ def _(game: LinearQuadratic) -> Form:
         Q_m=-game.c_m * eye,
         Q_b=np.zeros((d, game.action_dim)),
         Q_T=0 * eye,
-        h=lambda m: float(game.c_x * target @ target + game.c_m * m @ m),
+        H=game.c_m * eye,
+        h=float(game.c_x * target @ target),
         m0=m0,
         S0=game.s0**2 * eye,
     )
@@ -102,7 +103,8 @@ def _(game: PriceImpact) -> Form:
         Q_m=zero,
         Q_b=-game.dt * game.gamma / 2 * one,
         Q_T=game.c_g * one,
-        h=lambda m: 0.0,
+        H=zero,
+        h=0.0,
         m0=np.array([game.m0]),
         S0=game.s0**2 * one,
     )
@@ -148,7 +150,7 @@ def _respond(form: Form, m: np.ndarray, b: np.ndarray) -> _Value:
         pull = P[t + 1] @ drift + p[t + 1]
         k[t] = linalg.solve(W[t], form.B.T @ pull, assume_a="pos")
         p[t] = form.q + form.Q_m @ m[t] + form.Q_b @ b[t] + (form.A - form.B @ K[t]).T @ pull
-        s[t] = s[t + 1] + form.h(m[t]) + drift @ (pull + p[t + 1]) - k[t] @ W[t] @ k[t]
+        s[t] = s[t + 1] + form.h + m[t] @ form.H @ m[t] + drift @ (pull + p[t + 1]) - k[t] @ W[t] @ k[t]
         s[t] += np.sum((form.S @ form.S.T) * P[t + 1])
     return _Value(P, p, s, W, AffinePolicy(K, k))
 
