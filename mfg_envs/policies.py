@@ -26,7 +26,7 @@ class AveragePolicy(nn.Module):
 
     Args:
         dim, action_dim, horizon: d, k, T.
-        location, scale: (d,) what states are centred and divided by; (-location + x) / scale should be of order one.
+        location, scale: (d,) what states are centred and divided by; (x - location) / scale should be of order one.
         action_scale: (k,) what actions are divided by.
         components: number of Gaussians in the head.
         hidden: widths of the network.
@@ -70,8 +70,10 @@ class AveragePolicy(nn.Module):
         head = nn.Linear(widths[-1], components * (1 + 2 * action_dim))
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
-        with torch.no_grad():
-            head.bias.view(components, -1)[:, 1 + action_dim :] = INITIAL_LOG_STD
+        with torch.no_grad():  # components that start alike would stay so
+            biases = head.bias.view(components, 1 + 2 * action_dim)
+            biases[:, 1 : 1 + action_dim] = torch.linspace(-0.5, 0.5, components + 2)[1:-1, None]
+            biases[:, 1 + action_dim :] = INITIAL_LOG_STD
         self.net = nn.Sequential(*layers, head)
         self._rng = np.random.default_rng(0)
 
@@ -87,8 +89,9 @@ class AveragePolicy(nn.Module):
         )
         raw = self.net(features).unflatten(-1, (self.components, 1 + 2 * self.action_dim))
         logits, mean, log_std = raw.split([1, self.action_dim, self.action_dim], dim=-1)
-        low, high = LOG_STD_RANGE
-        return logits.squeeze(-1).log_softmax(dim=-1), mean, log_std.clamp(low, high)
+        middle, half = sum(LOG_STD_RANGE) / 2, (LOG_STD_RANGE[1] - LOG_STD_RANGE[0]) / 2
+        log_std = middle + half * torch.tanh((log_std - middle) / half)  # has a slope everywhere, unlike a clamp
+        return logits.squeeze(-1).log_softmax(dim=-1), mean, log_std
 
     def log_prob(self, t: Tensor, x: Tensor, a: Tensor) -> Tensor:
         """Log density of actions: t (n,) integers, x (n, d), a (n, k) -> (n,), differentiable."""

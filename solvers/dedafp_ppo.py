@@ -50,7 +50,7 @@ class Args:
     """DEDA-FP: PPO best responses, a cloned average policy, the crowd as a normalizing flow."""
 
     env_id: str = "lq_v0"
-    """the game, by the name of its module in mfg_envs"""
+    """the game, by the name of its module in mfg_envs; one that the oracle knows"""
     constants: tuple[str, ...] = ()
     """constants of the game, as NAME=VALUE; matrices as Python lists: "A=[[1,0],[0,1]]" """
     seed: int = 1
@@ -65,6 +65,8 @@ class Args:
     """folder in runs_dir; by default <env_id>__dedafp_ppo__<seed>"""
     resume: Path | None = None
     """the folder of an interrupted run, which goes on with its own arguments (--iterations may be raised)"""
+    overwrite: bool = False
+    """start anew in a folder that has a run already"""
 
     # fictitious play
     iterations: int = 35
@@ -191,11 +193,18 @@ def train(args: Args) -> Path:
         game = gymnasium.make_vec(gym_id, **constants).unwrapped.game  # type: ignore[attr-defined]
     except (gymnasium.error.Error, TypeError) as error:  # a TypeError is an unknown constant
         raise ValueError(f"cannot make {args.env_id} with constants {constants}: {error}") from error
+    if args.resume is None and (run / "checkpoint.pt").exists() and not args.overwrite:
+        raise ValueError(f"{run} has a run already: --resume it, give another --run-name, or --overwrite it")
     T, d, k = game.horizon, game.dim, game.action_dim
     action_scale = (game.action_high - game.action_low) / 2
 
     def nothing(t: int, x: np.ndarray) -> np.ndarray:
         return np.zeros((len(x), k))
+
+    try:
+        doing_nothing = float(exploitability(game, nothing, args.oracle_agents))
+    except TypeError as error:
+        raise ValueError(f"the oracle does not know {args.env_id}: {error}") from error
 
     # States are standardised by what random actions reach.
     actions = np.random.default_rng(args.seed)
@@ -226,12 +235,13 @@ def train(args: Args) -> Path:
         pool, history = saved["pool"], saved["history"]
     else:
         run.mkdir(parents=True, exist_ok=True)
+        for old in run.glob("events.out.tfevents.*"):
+            old.unlink()  # of the run that is overwritten
         crowd = simulate(game, nothing, num_agents=args.flow_agents, seed=args.seed)
         flow.standardise(crowd.states, crowd.actions)  # mu^0: everybody does nothing, a Gaussian for a start
         flow.eval()
         save_checkpoint(checkpoint, args, agent, policy, flow, pool, history)
     writer = SummaryWriter(str(run), purge_step=len(history) + 1)
-    doing_nothing = float(exploitability(game, nothing, args.oracle_agents))
 
     bar = tqdm(total=args.iterations, initial=len(history), desc=args.env_id, unit="iteration", dynamic_ncols=True)
     for iteration in range(len(history) + 1, args.iterations + 1):
@@ -413,11 +423,16 @@ def run_folder(args: Args) -> Path:
 
 
 def check(args: Args) -> None:
-    """Raise a ValueError for a budget of zero or a device that is not there."""
+    """Raise a ValueError that names the argument that is out of range."""
+    least = {"seed": 0, "num_agents": 2, "oracle_agents": 4, "flow_agents": 2}
     for field in dataclasses.fields(args):
-        value = getattr(args, field.name)
-        if type(value) is int and field.name != "seed" and value < 1:
-            raise ValueError(f"--{field.name.replace('_', '-')} must be at least 1, got {value}")
+        value, name = getattr(args, field.name), "--" + field.name.replace("_", "-")
+        if type(value) is int and value < least.get(field.name, 1):
+            raise ValueError(f"{name} must be at least {least.get(field.name, 1)}, got {value}")
+        if field.name in ("oracle_agents", "flow_agents") and value % 2:
+            raise ValueError(f"{name} must be even, as noise is mirrored, got {value}")
+        if field.name.endswith("learning_rate") and not value > 0:
+            raise ValueError(f"{name} must be above 0, got {value}")
     if args.device != "cpu" and not torch.cuda.is_available():
         raise ValueError(f"--device {args.device}: PyTorch sees no such device here")
 
@@ -436,33 +451,35 @@ def parse_constants(pairs: tuple[str, ...]) -> dict[str, Any]:
     return constants
 
 
-def resumed(args: Args) -> Args:
-    """The arguments of the run in `args.resume`.
+def parse(arguments: list[str] | None = None) -> Args:
+    """The arguments of the command line; where it says --resume, those of that run.
 
     Raises:
-        ValueError: if there is no checkpoint, or if the command line contradicts it.
+        ValueError: if there is no checkpoint to resume, or if the command line contradicts it.
     """
-    assert args.resume is not None
+    args = tyro.cli(Args, args=arguments)
+    if args.resume is None:
+        return args
     path = args.resume / "checkpoint.pt"
     if not path.is_file():
         raise ValueError(f"there is no checkpoint in {args.resume}")
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)["args"]
-        old = Args(**saved)
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        done = len(saved["history"])
+        old = Args(**{**saved["args"], "constants": tuple(saved["args"]["constants"])})
     except Exception as error:  # torch.load raises many kinds
         raise ValueError(f"{path} is truncated or no checkpoint of this solver") from error
+    old = dataclasses.replace(old, resume=args.resume, runs_dir=args.resume.parent, run_name=args.resume.name)
+    args = tyro.cli(Args, args=arguments, default=old)
     for field in dataclasses.fields(Args):
-        given = plain(getattr(args, field.name))
-        if field.name in ("resume", "iterations", "runs_dir", "run_name") or given == field.default:
-            continue
-        if given != saved[field.name]:
+        given, kept = getattr(args, field.name), getattr(old, field.name)
+        if field.name != "iterations" and given != kept:
             raise ValueError(
-                f"--{field.name.replace('_', '-')} is {given!r}, but the run in {args.resume} has {saved[field.name]!r}"
+                f"--{field.name.replace('_', '-')} is {given!r}, but the run in {args.resume} has {kept!r}"
             )
-    iterations = args.iterations if args.iterations != Args.iterations else old.iterations
-    return dataclasses.replace(
-        old, resume=args.resume, runs_dir=args.resume.parent, run_name=args.resume.name, iterations=iterations
-    )
+    if args.iterations < done:
+        raise ValueError(f"--iterations is {args.iterations}, but the run in {args.resume} has done {done}")
+    return args
 
 
 def plot(
@@ -475,8 +492,9 @@ def plot(
 
     figures = [row["charts/exploitability"] for row in history]
     left.semilogy(range(1, len(figures) + 1), figures, "o-", color="#0072B2", ms=4)
-    left.axhline(doing_nothing, color="#999999", ls=":")
-    left.text(1, doing_nothing, "doing nothing", va="bottom", color="#666666")
+    left.axhline(doing_nothing, color="#999999", ls=":", label="doing nothing")
+    left.xaxis.get_major_locator().set_params(integer=True)
+    left.legend()
     left.set(xlabel="iteration of fictitious play", ylabel="exploitability", title="How far from Nash")
     left.grid(alpha=0.3, which="both")
 
@@ -495,7 +513,8 @@ def plot(
     colours = plt.get_cmap("viridis")(np.linspace(0, 0.9, 4))
     for t, colour in zip(np.linspace(0, T - 1, 4).astype(int), colours, strict=True):
         x = np.tile(flow.means[t], (50, 1))  # along the first coordinate, through the crowd's mean
-        x[:, 0] = np.linspace(samples[t].min(), samples[t].max(), 50)
+        low, high = np.quantile(samples[t], [0.01, 0.99])
+        x[:, 0] = np.linspace(low, high, 50)
         right.plot(x[:, 0], policy.mean_action(t, x)[:, 0], color=colour, lw=3, alpha=0.6, label=f"t = {t}")
         right.plot(x[:, 0], exact.policy(t, x)[:, 0], "--", color="black", lw=1)
     right.plot([], [], "--", color="black", lw=1, label="exact")
@@ -507,10 +526,11 @@ def plot(
 
 def main() -> None:
     """Read the command line, train, and leave a checkpoint whatever happens."""
-    args = tyro.cli(Args)
     try:
-        if args.resume is not None:
-            args = resumed(args)
+        args = parse()
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    try:
         train(args)
     except KeyboardInterrupt:
         print(f"\nstopped; go on with: python {sys.argv[0]} --resume {run_folder(args)}", file=sys.stderr)

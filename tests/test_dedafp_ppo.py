@@ -107,8 +107,7 @@ def states_of(run):
 def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(tmp_path):
     whole, whole_summary = train(TINY, tmp_path / "whole")
     half, _ = train(TINY, tmp_path / "half", iterations=2)
-    args = solver.resumed(dataclasses.replace(solver.Args(), resume=half, iterations=4))
-    resumed = solver.train(args)
+    resumed = solver.train(solver.parse(["--resume", str(half), "--iterations", "4"]))
     assert resumed == half
     expected, found = states_of(whole), states_of(resumed)
     assert expected.keys() == found.keys()
@@ -145,22 +144,45 @@ def run_command(*arguments, cwd):
         (("--iterations", "0"), "--iterations must be at least 1"),
         (("--resume", "nowhere"), "there is no checkpoint in nowhere"),
         (("--device", "cuda:99"), "--device cuda:99"),
+        (("--num-agents", "1"), "--num-agents must be at least 2"),
+        (("--flow-agents", "11"), "--flow-agents must be even"),
+        (("--learning-rate", "-1"), "--learning-rate must be above 0"),
+        (("--seed", "-1"), "--seed must be at least 0"),
     ],
 )
-def test_bad_arguments_are_value_errors(arguments, message):
-    args = solver.tyro.cli(solver.Args, args=arguments)
+def test_bad_arguments_are_value_errors(arguments, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        solver.train(solver.resumed(args) if args.resume else args)
+        solver.train(dataclasses.replace(solver.parse(list(arguments)), runs_dir=tmp_path))
+    assert not any(tmp_path.iterdir())
 
 
-def test_resume_refuses_a_contradiction_and_a_truncated_checkpoint(tmp_path):
+def test_a_run_is_not_overwritten_unasked(tmp_path):
+    train(TINY, tmp_path, iterations=1)
+    with pytest.raises(ValueError, match="has a run already"):
+        train(TINY, tmp_path, iterations=1)
+    train(TINY, tmp_path, iterations=1, overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--updates", "14"), "--updates is 14, but the run in .* has 2"),  # 14 is the default
+        (("--seed", "7"), "--seed is 7, but"),
+        (("--iterations", "1"), "--iterations is 1, but the run in .* has done 2"),
+    ],
+)
+def test_resume_refuses_a_contradiction(arguments, message, tmp_path):
+    run, _ = train(TINY, tmp_path, iterations=2)
+    with pytest.raises(ValueError, match=message):
+        solver.parse(["--resume", str(run), *arguments])
+
+
+def test_resume_refuses_a_truncated_checkpoint(tmp_path):
     run, _ = train(TINY, tmp_path, iterations=1)
-    with pytest.raises(ValueError, match="--updates is 7, but"):
-        solver.resumed(dataclasses.replace(solver.Args(), resume=run, updates=7))
     checkpoint = run / "checkpoint.pt"
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     with pytest.raises(ValueError, match="truncated"):
-        solver.resumed(dataclasses.replace(solver.Args(), resume=run))
+        solver.parse(["--resume", str(run)])
 
 
 def test_nan_stops_the_run_and_keeps_the_checkpoint(tmp_path, monkeypatch):
@@ -169,7 +191,7 @@ def test_nan_stops_the_run_and_keeps_the_checkpoint(tmp_path, monkeypatch):
     log_prob = solver.Flow.log_prob
     monkeypatch.setattr(solver.Flow, "log_prob", lambda self, t, x: log_prob(self, t, x) * float("nan"))
     with pytest.raises(solver.Divergence, match="flow in iteration 2 is nan"):
-        solver.train(solver.resumed(dataclasses.replace(solver.Args(), resume=run, iterations=2)))
+        solver.train(solver.parse(["--resume", str(run), "--iterations", "2"]))
     assert (run / "checkpoint.pt").read_bytes() == before
 
 

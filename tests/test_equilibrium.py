@@ -522,7 +522,10 @@ def test_network_policies(components):
     policy = AveragePolicy(1, 1, 20, (0.0,), (1.0,), (10.0,), components=components)
     zero = AffinePolicy(np.zeros((20, 1, 1)), np.zeros((20, 1)))
     found = exploitability(game, policy, num_agents=10_000)
-    assert found.value == pytest.approx(gap(game, zero, action_std=10 * np.exp(-2.0)), rel=0.02)
+    with torch.no_grad():  # the same for all states
+        _, mean, log_std = policy.parameters_at(torch.zeros(1), torch.zeros(1, 1))
+    variance = (mean**2 + (2 * log_std).exp()).mean().item()
+    assert found.value == pytest.approx(gap(game, zero, action_std=10 * np.sqrt(variance)), rel=0.02)
     assert found == exploitability(game, policy, num_agents=10_000)
     x = np.zeros((5, 1))
     np.testing.assert_allclose(policy.mean_action(0, x), 0, atol=1e-6)

@@ -10,6 +10,7 @@ from scipy import stats
 
 from mfg_envs import mean_field
 from mfg_envs.mean_field import Empirical, Flow, Gaussian, MeanField
+from mfg_envs.policies import AveragePolicy
 
 T = 3
 rng_of = np.random.default_rng
@@ -431,3 +432,21 @@ def test_standing_still_has_a_finite_density():
     flow.standardise(np.ones((T + 1, 5, 1)))
     assert np.all(np.isfinite(flow.at(0).log_density(np.array([[1.0], [2.0]]))))
     np.testing.assert_allclose(flow.at(0).sample(5, rng_of(0)), 1.0, atol=1e-4)
+
+
+def test_components_of_a_mixture_come_apart():
+    """Three actions in equal parts, whatever the state: each component takes one."""
+    torch.manual_seed(0)
+    policy = AveragePolicy(1, 1, 1, (0.0,), (1.0,), (1.0,), components=3)
+    optimizer = torch.optim.Adam(policy.parameters(), lr=1e-2)
+    for _ in range(400):
+        x, targets = torch.randn(512, 1), torch.randint(-1, 2, (512, 1)) * 1.0
+        loss = -policy.log_prob(torch.zeros(512, dtype=torch.long), x, targets + 0.1 * torch.randn(512, 1)).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        log_weights, mean, log_std = policy.parameters_at(torch.zeros(1), torch.zeros(1, 1))
+    np.testing.assert_allclose(np.sort(mean[0, :, 0]), [-1, 0, 1], atol=0.1)
+    np.testing.assert_allclose(log_weights.exp()[0], 1 / 3, atol=0.05)
+    np.testing.assert_allclose(log_std.exp().ravel(), 0.1, atol=0.03)

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from importlib import metadata, resources
+from pathlib import Path
 
 import gymnasium
 import pettingzoo
@@ -106,3 +107,12 @@ def test_version_and_types():
     assert re.fullmatch(r"\d+\.\d+\.\d+", mfg_envs.__version__)
     assert resources.files("mfg_envs").joinpath("py.typed").is_file()
     assert all(hasattr(mfg_envs, name) for name in mfg_envs.__all__)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/density.md"])
+def test_code_on_pages_runs(page):
+    """Blocks of one page are one session. The one that loads a run is left out, as there is none."""
+    text = (Path(__file__).parent.parent / page).read_text()
+    blocks = [block for block in re.findall(r"```python\n(.*?)```", text, re.S) if "load_equilibrium" not in block]
+    assert blocks
+    exec("\n".join(blocks), {})

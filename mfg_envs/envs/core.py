@@ -1,6 +1,6 @@
 """The array core: N agents of any game, in each other's crowd or in a frozen one, with all work done on arrays.
 
-Everything that moves agents stands on it: the PettingZoo and Gymnasium shells, the oracles, the viewer.
+Everything that moves agents stands on it: the PettingZoo and Gymnasium shells, the oracles, the solvers' logging.
 """
 
 from __future__ import annotations
@@ -119,7 +119,14 @@ class Crowd:
 
 
 def check_mean_field(game: Game, mean_field: MeanField) -> None:
-    """Raise a ValueError unless the mean field has the game's horizon and dimension."""
+    """Raise a ValueError unless the mean field is one, of the game's horizon and dimension, and with its walls."""
+    if not hasattr(mean_field, "at"):
+        raise ValueError(
+            f"mean_field must be a MeanField, a distribution for each t, got {type(mean_field).__name__}; "
+            "trajectories make one: Empirical.from_trajectories"
+        )
+    if "log_density" in game.reward_reads and getattr(mean_field, "floor", game.floor) != game.floor:
+        raise ValueError("the mean field's floor is not the game's: give floor=game.floor, or its density leaks")
     for name in ("horizon", "dim"):
         theirs, ours = getattr(mean_field, name), getattr(game, name)
         if theirs != ours:
@@ -158,6 +165,10 @@ class Trajectories:
     states: np.ndarray
     actions: np.ndarray
     rewards: np.ndarray
+
+    def mean_field(self, game: Game, bandwidth: float | None = None) -> MeanField:
+        """The crowd of those who did it, on the game's floor, frozen."""
+        return Empirical.from_trajectories(self.states, self.actions, game.floor, bandwidth)
 
     @property
     def returns(self) -> np.ndarray:

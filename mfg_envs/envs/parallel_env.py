@@ -135,7 +135,7 @@ class CrowdParallelEnv(ParallelEnv[str, np.ndarray, np.ndarray]):
                 flat = np.concatenate(rows)
                 if flat.ndim == 1 and flat.dtype.kind in "fiu":
                     return flat.reshape(-1, k)
-        except (IndexError, KeyError, TypeError, ValueError):
+        except (IndexError, KeyError, RuntimeError, TypeError, ValueError):
             pass
         raise ValueError(self._complaint(actions))
 
@@ -152,7 +152,7 @@ class CrowdParallelEnv(ParallelEnv[str, np.ndarray, np.ndarray]):
         for agent in self.possible_agents:
             try:
                 action = np.asarray(actions[agent])
-            except ValueError:  # ragged
+            except (RuntimeError, ValueError):  # a tensor with gradient; ragged
                 action = np.asarray(None)
             if action.dtype.kind not in "fiu":
                 return f"the action of {agent} is no array of numbers: {actions[agent]!r}"

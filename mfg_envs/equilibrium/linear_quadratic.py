@@ -29,7 +29,7 @@ from mfg_envs.envs.core import check_mean_field
 from mfg_envs.equilibrium.results import AffinePolicy, BestResponse, Equilibrium, Exploitability
 from mfg_envs.games import Game, LinearQuadratic, PriceImpact
 from mfg_envs.games.linear_quadratic import as_matrix
-from mfg_envs.mean_field import Empirical, Gaussian, MeanField
+from mfg_envs.mean_field import Gaussian, MeanField
 
 SMALLEST_RCOND = 1e-13  # reciprocal condition number below which the boundary system counts as singular
 
@@ -62,7 +62,7 @@ def linear_quadratic_form(game: Game) -> Form:
     Raises:
         TypeError: for a game that is not linear-quadratic.
     """
-    raise TypeError(f"{type(game).__name__} is not a linear-quadratic game")
+    raise TypeError(f"{type(game).__name__} is not a linear-quadratic game: there is no closed form")
 
 
 @linear_quadratic_form.register
@@ -256,6 +256,7 @@ def solve(game: Game) -> Equilibrium:
         exploitability=_affine_gap(value.policy, better),
         outside_box=_outside_box(game, value.policy, crowd),
         game=game,
+        resolution_error=0.0,
     )
 
 
@@ -283,7 +284,8 @@ def exploitability(game: Game, policy: Policy, num_agents: int, seed: int) -> Ex
     """Of any policy, by the performance-difference identity; see `mfg_envs.equilibrium.exploitability`."""
     form = linear_quadratic_form(game)
     played = simulate(game, policy, num_agents=num_agents, seed=seed, antithetic=True)
-    value = _respond(form, played.states.mean(axis=1), played.actions.mean(axis=1))
+    m = played.states.mean(axis=1)
+    value = _respond(form, m, played.actions.mean(axis=1))
     gap = _gaps(value, played)
     pairs = gap.reshape(2, -1).mean(axis=0)  # mirrored agents are not independent, pairs of them are
     first = np.arange(num_agents) % (num_agents // 2) < num_agents // 4  # one half of the pairs
@@ -291,8 +293,9 @@ def exploitability(game: Game, policy: Policy, num_agents: int, seed: int) -> Ex
         _respond(form, played.states[:, half].mean(axis=1), played.actions[:, half].mean(axis=1))
         for half in (first, ~first)
     ]
-    crowd = Empirical.from_trajectories(played.states, played.actions)
-    responded = simulate(game, value.policy, crowd, num_agents=num_agents, seed=seed, antithetic=True)
+    responded = simulate(
+        game, value.policy, played.mean_field(game), num_agents=num_agents, seed=seed, antithetic=True
+    )
     best = value.mean(form.m0, form.S0)
     return Exploitability(
         value=float(gap.mean()),
@@ -302,6 +305,7 @@ def exploitability(game: Game, policy: Policy, num_agents: int, seed: int) -> Ex
         policy_return=best - float(gap.mean()),
         best_response_return=best,
         stderr=float(pairs.std(ddof=1) / np.sqrt(len(pairs))),
+        outside_box=_outside_box(game, value.policy, _flow(form, value.policy, m)),
     )
 
 

@@ -93,6 +93,8 @@ class Exploitability:
         policy_return: J(policy; mu).
         best_response_return: J(best response; mu).
         stderr: standard error of `value`, from the agents that played the policy.
+        outside_box: for closed forms, an upper bound on the probability that the best response leaves the action box;
+            above 1e-6 `value` and `best_response_return` are upper bounds.
     """
 
     value: float
@@ -102,6 +104,7 @@ class Exploitability:
     policy_return: float
     best_response_return: float
     stderr: float
+    outside_box: float = 0.0
 
     def __float__(self) -> float:
         return self.value

@@ -23,8 +23,21 @@ FORMAT_VERSION = 1
 def save_equilibrium(
     path: str | os.PathLike[str], game: Game, policy: AveragePolicy, flow: Flow, value: float, exploitability: float
 ) -> None:
-    """Write a learnt equilibrium of one of the package's games; an existing file is replaced, whole or not at all."""
+    """Write a learnt equilibrium to a file; an existing one is replaced, whole or not at all.
+
+    Args:
+        path: of the file.
+        game: one of the package's games.
+        policy, flow: what was learnt.
+        value, exploitability: the policy's return in its crowd, and what the oracle says.
+
+    Raises:
+        ValueError: for a game that `load_equilibrium` could not make again.
+    """
     import torch
+
+    if GAMES.get(type(game).__name__) is not type(game):
+        raise ValueError(f"{type(game).__name__} is none of the package's games {tuple(GAMES)}")
 
     content = {
         "format": FORMAT,

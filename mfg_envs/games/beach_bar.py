@@ -21,7 +21,7 @@ BEACH = FloorPlan((-1.0,), (1.0,))
 class BeachBar(Game):
     """Bathers on a beach walk towards the bar and away from the crowd.
 
-    ![the crowd's density over time](../assets/beach_bar_v0.png)
+    ![the crowd's density over time](../../assets/beach_bar_v0.png)
 
     ## Equations
     The beach is [-1, 1], the bar at x_bar. With `reflect` the exact fold of the line at both ends and mu_t(x) the

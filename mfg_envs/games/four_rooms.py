@@ -23,7 +23,7 @@ FASTEST = 1e18  # squares of velocities up to this are finite, in float32 too
 class FourRooms(Game):
     """Walkers in the square [-1, 1]^2, which a cross of walls with four doors cuts into four rooms.
 
-    ![the crowd's density over time](../assets/four_rooms_v0.png)
+    ![the crowd's density over time](../../assets/four_rooms_v0.png)
 
     ## Equations
     With v the velocity, mu_t(x) the crowd's density at x, and `reflect` specular reflection at walls and border:
@@ -35,7 +35,8 @@ class FourRooms(Game):
     and no terminal reward. In the first game, the paper's, everybody wants to be where nobody is, and the crowd
     explores all rooms. In the second everybody wants to the far room, and moving through a crowd is dear. The
     displacement of a step is traced to its first contact, the normal component of what remains of it is reversed, and
-    so on: nobody ever ends inside a wall, crosses one or leaves the square, however long the step.
+    so on; at the 32nd contact it ends there. Nobody ever ends inside a wall, crosses one or leaves the square, however
+    long the step.
 
     ## Observation and action
     | index | observation | min | max |

@@ -25,7 +25,7 @@ ACTION_BOUND = 10.0
 class LinearQuadratic(Game):
     """Agents steer towards a target and towards the crowd's mean, in any dimension.
 
-    ![the crowd's state over time](../assets/lq_v0.png)
+    ![the crowd's state over time](../../assets/lq_v0.png)
 
     ## Equations
     With m_t the mean of mu_t:
@@ -48,7 +48,7 @@ class LinearQuadratic(Game):
 
     ## Equilibrium
     `mfg_envs.equilibrium.solve` gives it exactly: linear gains by Riccati, the crowd's mean from one linear system.
-    With the defaults J* is -6.1096, the mean action peaks at 3.4, far inside the box, and doing nothing is exploitable
+    With the defaults J* is -6.1096, the mean action peaks at 3.3, far inside the box, and doing nothing is exploitable
     by 18.04. The last action is 0, as x_T is not rewarded. Attraction to the mean (c_m) is covered by no uniqueness
     theorem; where there is no unique equilibrium `solve` says so.
 
@@ -129,7 +129,7 @@ class LinearQuadratic(Game):
 
     @cached_property
     def _state_bounds(self) -> tuple[np.ndarray, np.ndarray]:
-        """The (d,) hull over t of all that box actions and |z| <= 10 can reach, own and the crowd's, as floats32 hold.
+        """The (d,) hull over t of all that box actions and |z| <= 10 can reach, own and the crowd's, cut to float32.
 
         With M = A + A_bar, n steps carry an agent's own input by A^n, and the crowd's, through its mean, by M^n - A^n.
         """
@@ -160,7 +160,7 @@ class LinearQuadratic(Game):
         return self._state_bounds[1].copy()
 
     def project_action(self, a: Array) -> Array:
-        """Each coordinate clipped to [-10, 10]: (n, k) -> (n, k)."""
+        """Each coordinate clipped to [-10, 10]: (n, k) -> (n, k). Bounds that are numbers make it cheap."""
         xp = array_namespace(a)
         return xp.minimum(xp.maximum(a, -ACTION_BOUND), ACTION_BOUND)
 

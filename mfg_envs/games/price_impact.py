@@ -21,7 +21,7 @@ ACTION_BOUND = 10.0
 class PriceImpact(Game):
     """Traders liquidate an inventory while the crowd's mean trading rate moves the price.
 
-    ![the crowd's inventory over time](../assets/price_impact_v0.png)
+    ![the crowd's inventory over time](../../assets/price_impact_v0.png)
 
     ## Equations
     With q the inventory, a the trading rate and abar_t the crowd's mean rate at t (the interaction is through actions):
@@ -57,7 +57,7 @@ class PriceImpact(Game):
     Version history: v0, the first.
 
     Args:
-        gamma: price impact of the crowd's mean rate; positive is the market, negative rewards trading with the crowd.
+        gamma: price impact of the crowd's mean rate: positive rewards trading with the crowd, negative against it.
         c_a, c_q, c_g: costs of the rate (positive), of the inventory, of the inventory at T.
         sigma: volatility of the inventory.
         dt: length of a step.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
-Array = Any  # an array of any library that follows the array API standard
+from mfg_envs.games.base import Array
 
 
 class Distribution(Protocol):

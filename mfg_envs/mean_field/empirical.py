@@ -6,9 +6,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-from array_api_compat import array_namespace, device
 
-from mfg_envs.mean_field.base import Array, Distribution, MeanField
+from mfg_envs.games.base import Array, like
+from mfg_envs.mean_field.base import Distribution, MeanField
 from mfg_envs.mean_field.density import KernelDensity
 
 if TYPE_CHECKING:
@@ -88,8 +88,7 @@ class Empirical:
 
     def log_density(self, x: Array) -> Array:
         """Log of the kernel density estimate of all N agents, in the library of x, without gradient: (n, d) -> (n,)."""
-        log_density = self.density.log_density(_to_numpy(x))
-        return array_namespace(x).asarray(log_density, dtype=x.dtype, device=device(x))
+        return like(self.density.log_density(_to_numpy(x)), x)
 
     def leave_one_out(self) -> LeaveOneOut:
         """The crowd as each of its agents sees it: without itself in the density. Means count everyone still."""
@@ -128,7 +127,7 @@ class LeaveOneOut:
             )
         with np.errstate(divide="ignore"):
             log_density = np.log(self.everyone.density.leave_one_out())
-        return array_namespace(x).asarray(log_density, dtype=x.dtype, device=device(x))
+        return like(log_density, x)
 
     def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """n states drawn from the N agents with replacement, (n, d)."""
@@ -137,7 +136,8 @@ class LeaveOneOut:
 
 class _EmpiricalPath(MeanField):
     def __init__(self, marginals: list[Empirical]) -> None:
-        self.horizon, self.dim, self._marginals = len(marginals) - 1, marginals[0].x.shape[1], marginals
+        self.horizon, self.dim, self.floor = len(marginals) - 1, marginals[0].x.shape[1], marginals[0].floor
+        self._marginals = marginals
 
     def at(self, t: int) -> Distribution:
         self._check_time(t)

@@ -14,9 +14,10 @@ import zuko
 from scipy.stats import norm, qmc
 from torch import Tensor, nn
 
-from mfg_envs.mean_field.base import Array, MeanField
+from mfg_envs.games.base import Array
+from mfg_envs.mean_field.base import MeanField
 
-QUADRATURE_POINTS = 1024  # base points behind `mean`: its error is near 2e-3 in 1-D, 5e-3 in 2-D, for random weights
+QUADRATURE_POINTS = 1024  # base points behind `mean`
 TINY_SCALE = 1e-6
 
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from array_api_compat import array_namespace, device
+from array_api_compat import array_namespace
 
-from mfg_envs.mean_field.base import Array, MeanField
+from mfg_envs.games.base import Array, like
+from mfg_envs.mean_field.base import MeanField
 
 
 class Gaussian(MeanField):
@@ -77,9 +78,7 @@ class GaussianDistribution:
             ValueError: if the covariance is singular.
         """
         xp, dim = array_namespace(x), len(self.mean)
-        centre, whiten = (
-            xp.asarray(v, dtype=x.dtype, device=device(x)) for v in (self.mean, np.linalg.inv(self._cholesky).T)
-        )
+        centre, whiten = like(self.mean, x), like(np.linalg.inv(self._cholesky).T, x)
         log_scale = float(np.sum(np.log(np.diag(self._cholesky)))) + 0.5 * dim * math.log(2 * math.pi)
         return -0.5 * xp.sum(((x - centre) @ whiten) ** 2, axis=-1) - log_scale
 
