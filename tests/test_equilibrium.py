@@ -574,15 +574,20 @@ def test_bad_policies(output):
 
 @pytest.mark.parametrize(
     "ask",
-    [solve, lambda game: best_response(game, frozen(np.zeros((3, 1)))), lambda game: exploitability(game, nothing)],
+    [solve, lambda game: best_response(game, frozen(np.zeros((3, 3)))), lambda game: exploitability(game, nothing)],
     ids=["solve", "best_response", "exploitability"],
 )
 def test_games_without_an_oracle(ask):
     class Odd(Game):
-        dim, action_dim, horizon = 1, 1, 2
-        state_low = action_low = property(lambda self: np.full(1, -1.0))
-        state_high = action_high = property(lambda self: np.full(1, 1.0))
+        dim, action_dim, horizon = 3, 1, 2  # beyond the grid, and not linear-quadratic
+        state_low, state_high = (property(lambda self, end=end: np.full(3, end)) for end in (-1.0, 1.0))
+        action_low, action_high = (property(lambda self, end=end: np.full(1, end)) for end in (-1.0, 1.0))
         initial_state = step = reward = lambda self, *arrays: arrays[0]
 
-    with pytest.raises(TypeError, match="Odd"):
+    with pytest.raises(ValueError, match="Odd"):
         ask(Odd())
+
+
+def test_a_closed_form_takes_no_resolution():
+    with pytest.raises(ValueError, match="LinearQuadratic is solved in closed form, which takes no cells"):
+        solve(CASES["default"], cells=40)

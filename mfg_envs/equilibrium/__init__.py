@@ -1,5 +1,6 @@
 """The truth: equilibria, best responses, exploitability, and equilibria kept in files."""
 
+from mfg_envs.equilibrium.grid import Mixture
 from mfg_envs.equilibrium.n_player import n_player_gap
 from mfg_envs.equilibrium.oracle import best_response, exploitability, solve
 from mfg_envs.equilibrium.results import AffinePolicy, BestResponse, Equilibrium, Exploitability
@@ -10,6 +11,7 @@ __all__ = [
     "BestResponse",
     "Equilibrium",
     "Exploitability",
+    "Mixture",
     "best_response",
     "exploitability",
     "load_equilibrium",

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import singledispatch
+from typing import Any
 
 import numpy as np
 from scipy import linalg
@@ -108,6 +109,21 @@ def _(game: PriceImpact) -> Form:
         m0=np.array([game.m0]),
         S0=game.s0**2 * one,
     )
+
+
+def has_closed_form(game: Game, **resolution: Any) -> bool:
+    """Whether the game is linear-quadratic.
+
+    Raises:
+        ValueError: if it is, and a resolution is asked for all the same.
+    """
+    try:
+        linear_quadratic_form(game)
+    except TypeError:
+        return False
+    if resolution:
+        raise ValueError(f"{type(game).__name__} is solved in closed form, which takes no {', '.join(resolution)}")
+    return True
 
 
 def _riccati(form: Form) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -293,9 +309,7 @@ def exploitability(game: Game, policy: Policy, num_agents: int, seed: int) -> Ex
         _respond(form, played.states[:, half].mean(axis=1), played.actions[:, half].mean(axis=1))
         for half in (first, ~first)
     ]
-    responded = simulate(
-        game, value.policy, played.mean_field(game), num_agents=num_agents, seed=seed, antithetic=True
-    )
+    responded = simulate(game, value.policy, played.mean_field(game), num_agents=num_agents, seed=seed, antithetic=True)
     best = value.mean(form.m0, form.S0)
     return Exploitability(
         value=float(gap.mean()),

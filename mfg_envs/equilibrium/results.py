@@ -88,11 +88,12 @@ class Exploitability:
     Attributes:
         value: the estimate, E[J(best response; mu) - J(policy; mu)].
         lower: what a best response achieved by play against the same crowd, with common noise; may be negative.
-        crowd_error: how far the value moves when the crowd is estimated from half of the agents.
-        resolution_error: how far it moves with the resolution of a grid; 0 for closed forms.
+        crowd_error: how far the value moves when the crowd is made from half of the agents (games that read means), or
+            on a coarser grid (games that read the density).
+        resolution_error: how far it moves with the resolution of a grid; an indicator, not a bound. 0 for closed forms.
         policy_return: J(policy; mu).
         best_response_return: J(best response; mu).
-        stderr: standard error of `value`, from the agents that played the policy.
+        stderr: standard error of `value` for closed forms, of `lower` on a grid, where `value` has none.
         outside_box: for closed forms, an upper bound on the probability that the best response leaves the action box;
             above 1e-6 `value` and `best_response_return` are upper bounds.
     """

@@ -45,8 +45,8 @@ class BeachBar(Game):
 
     ## Equilibrium
     The reward falls with the density, strictly, and derives from a potential: the equilibrium is unique, and fictitious
-    play converges to it. The crowd spreads around the bar. On grids of 101 to 401 cells J* is -2.020 to -2.021, and
-    doing nothing is exploitable by 7.04.
+    play converges to it. The crowd spreads around the bar. J* is near -2.02, and doing nothing is exploitable by 7.04
+    (`python benchmarks/oracles.py`).
 
     Source: arXiv 2510.22158, section on the beach bar; Perrin et al. (2020), arXiv 2007.03458. Their constants for this
     continuous form are not public: the defaults here are ours.

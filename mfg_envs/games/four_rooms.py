@@ -53,10 +53,9 @@ class FourRooms(Game):
 
     ## Equilibrium
     The entropy game's reward falls with the density, strictly, and derives from a potential: its equilibrium is unique,
-    and fictitious play converges to it. J* is 0.645 ± 0.01, and doing nothing is exploitable by 7.30; at T the rooms
-    hold 0.430 (start), 0.232 (each of the two beside it) and 0.105 (far) of the crowd. No theorem covers congestion:
-    there J* is -12.03 ± 0.03 for the equilibrium that is found, doing nothing is exploitable by 4.01, and at T the
-    rooms hold 0.167, 0.190, 0.190 and 0.454.
+    and fictitious play converges to it. J* is near 0.65, and doing nothing is exploitable by 7.4. No theorem covers
+    congestion: there fictitious play finds an equilibrium with a J* near -12.0, and doing nothing is exploitable by 4.1
+    (`python benchmarks/oracles.py`; docs/oracles.md on the grid's error).
 
     Source: arXiv 2510.22158, section on the four rooms (entropy). Its constants are not public: the defaults here are
     ours, and so is the congestion game's choice of constants.
