@@ -37,7 +37,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from mfg_envs.envs import simulate
-from mfg_envs.equilibrium import exploitability, save_equilibrium, solve
+from mfg_envs.equilibrium import AffinePolicy, exploitability, save_equilibrium, solve
 from mfg_envs.mean_field import Flow
 from mfg_envs.policies import AveragePolicy
 
@@ -484,6 +484,7 @@ def plot(
 ) -> None:
     """Exploitability over iterations; the crowd over time; the policy: each against the exact equilibrium."""
     exact = solve(game)
+    linear = isinstance(exact.policy, AffinePolicy)  # a mixture of grid policies is no function of x to draw
     T = game.horizon
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(15, 4.2), layout="constrained")
 
@@ -513,8 +514,10 @@ def plot(
         low, high = np.quantile(samples[t], [0.01, 0.99])
         x[:, 0] = np.linspace(low, high, 50)
         right.plot(x[:, 0], policy.mean_action(t, x)[:, 0], color=colour, lw=3, alpha=0.6, label=f"t = {t}")
-        right.plot(x[:, 0], exact.policy(t, x)[:, 0], "--", color="black", lw=1)
-    right.plot([], [], "--", color="black", lw=1, label="exact")
+        if linear:
+            right.plot(x[:, 0], exact.policy(t, x)[:, 0], "--", color="black", lw=1)
+    if linear:
+        right.plot([], [], "--", color="black", lw=1, label="exact")
     right.set(xlabel=middle.get_ylabel(), ylabel="mean action", title="The policy, where the crowd is")
     right.legend()
     figure.savefig(path, dpi=110)
