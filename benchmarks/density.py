@@ -13,7 +13,6 @@ benchmarks/results/density.csv.
 from __future__ import annotations
 
 import argparse
-import csv
 import math
 import os
 import time
@@ -24,6 +23,7 @@ from typing import NamedTuple
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
+import tables
 
 from mfg_envs.games.floor_plan import FloorPlan, cross_of_rooms
 from mfg_envs.mean_field.density import KernelDensity
@@ -169,11 +169,7 @@ def main() -> None:
                 f"| {row['microseconds']:,.0f} |",
                 flush=True,
             )
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    with args.output.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    tables.write(args.output, rows)
 
 
 if __name__ == "__main__":

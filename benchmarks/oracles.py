@@ -10,7 +10,6 @@ Prints a Markdown table and writes benchmarks/results/oracles.csv. One thread; s
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import time
 from pathlib import Path
@@ -18,6 +17,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
+import tables
 
 from mfg_envs.equilibrium import grid
 from mfg_envs.games import BeachBar, FourRooms
@@ -77,11 +77,7 @@ def main() -> None:
                 f"| {judged.lower:.4f} ± {judged.stderr:.4f} |",
                 flush=True,
             )
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    with args.output.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    tables.write(args.output, rows)
 
 
 if __name__ == "__main__":

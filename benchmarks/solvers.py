@@ -10,7 +10,6 @@ the picture of the first seed to assets/.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import shutil
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tables
 
 from mfg_envs import load_equilibrium
 from mfg_envs.equilibrium import solve
@@ -82,10 +82,7 @@ def main() -> None:
         for job, folder in zip(jobs, pool.map(lambda job: run(*job), jobs), strict=True):
             rows.append(judge(*job, folder))
             print(", ".join(f"{name} {figure}" for name, figure in rows[-1].items()), flush=True)
-    with RESULTS.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    tables.write(RESULTS, rows)
     for solver, env_id, seed in jobs:
         if seed == options.seeds[0]:
             picture = RUNS / f"{env_id}__{solver}__{seed}" / "equilibrium.png"

@@ -11,7 +11,6 @@ throughput_others.csv beside it: their games differ, so read those figures as or
 from __future__ import annotations
 
 import argparse
-import csv
 import importlib.util
 import os
 import time
@@ -24,6 +23,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
+import tables
 from pettingzoo import ParallelEnv
 
 from mfg_envs.all_modules import all_modules
@@ -148,14 +148,6 @@ def measure_others(agents: list[int]) -> list[dict[str, Any]]:
     return rows
 
 
-def write(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Rows to a CSV."""
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
 def main() -> None:
     """Measure, print a table, write the CSV."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -177,10 +169,10 @@ def main() -> None:
                 | {k: round(v) for k, v in speed.items()}
                 | {"ratio": round(ratio, 3)}
             )
-    write(RESULTS / "throughput.csv", rows)
+    tables.write(RESULTS / "throughput.csv", rows)
     others = measure_others(options.agents)
     if others:
-        write(RESULTS / "throughput_others.csv", others)
+        tables.write(RESULTS / "throughput_others.csv", others)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""mfg-envs: continuous mean field games behind PettingZoo and Gymnasium, with exact oracles.
+"""mfg-envs: continuous mean field games behind PettingZoo and Gymnasium, with oracles.
 
 Importing this package registers every game: `pettingzoo.make("parallel", "mfg_envs/lq-v0")` and
 `gymnasium.make_vec("mfg_envs/lq-v0", num_envs=1000)`. It loads neither PyTorch nor pygame nor matplotlib.
