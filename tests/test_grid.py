@@ -257,16 +257,22 @@ def test_a_step_has_the_right_mean_and_variance(cells):
         np.testing.assert_allclose(law @ x**2 - (law @ x) ** 2, variance, rtol=0.01)
 
 
-def test_doing_nothing_leaves_the_uniform_law_alone():
-    for model, off in ((Model(BeachBar(), 50), 1e-12), (Model(FourRooms(walls=()), 30), 1e-12)):
-        uniform = model.mesh.volume / model.mesh.volume.sum()
-        pushed = model.transition(0, None).push(uniform, np.zeros((len(uniform), model.game.action_dim)))
-        np.testing.assert_allclose(pushed, uniform, rtol=off)
-    model = rooms_model(80)  # reflections at the doors' corners are where the quadrature errs
+@pytest.mark.parametrize(("game", "cells"), [(BeachBar(), 50), (FourRooms(walls=()), 30), (FourRooms(), 80)])
+def test_doing_nothing_leaves_the_uniform_law_alone(game, cells):
+    """With the doors' corners, too, if all cells are of one size."""
+    model = Model(game, cells)
+    uniform = model.mesh.volume / model.mesh.volume.sum()
+    for t in (0, 1):
+        pushed = model.transition(t, None).push(uniform, np.zeros((len(uniform), game.action_dim)))
+        np.testing.assert_allclose(pushed, uniform, rtol=1e-12)
+
+
+def test_doing_nothing_nearly_leaves_the_uniform_law_alone_in_cells_of_several_sizes():
+    model = rooms_model(60)
     uniform = model.mesh.volume / model.mesh.volume.sum()
     pushed = model.transition(0, None).push(uniform, np.zeros((len(uniform), 2)))
-    assert np.abs(pushed - uniform).sum() < 1e-3
-    assert np.abs(pushed / uniform - 1).max() < 0.08
+    assert np.abs(pushed - uniform).sum() < 3e-3
+    assert np.abs(pushed / uniform - 1).max() < 0.02
 
 
 def test_the_crowd_of_the_grid_is_that_of_the_game():
@@ -457,11 +463,11 @@ def test_fictitious_play_finds_the_closed_form():
 def test_values_converge_at_second_order():
     game = BeachBar()
     values = []
-    for cells in (50, 100, 200, 400):  # the bar is on a face of each
+    for cells in (100, 200, 400, 800):  # the bar is on a face of each
         model = Model(game, cells)
         values.append(model.respond(model.flow(idle)[0])[1])
     steps = np.abs(np.diff(values))
-    assert steps[0] < 0.003
+    assert steps[0] < 0.0003
     assert (np.log2(steps[:-1] / steps[1:]) > 1.6).all()
 
 

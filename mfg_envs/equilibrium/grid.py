@@ -34,11 +34,14 @@ from mfg_envs.mean_field.grid import Grid, GridDistribution, Mesh
 FORMAT = "mfg-envs equilibrium on a grid, version 1"
 CELLS = {1: 200, 2: 80}  # across the longest side
 ACTIONS = {1: 11, 2: 5}  # across the action box, before refinement
-ITERATIONS = {1: 100, 2: 30}
+ITERATIONS = {1: 100, 2: 25}
 TAIL = 3.7  # standard deviations of the noise that the quadrature covers
-SPACING = 1.0  # of its nodes, in standard deviations at most: the trapezoidal rule is then good to 1e-8
+SPACING = 1.0  # of its nodes, in standard deviations: the trapezoidal rule is then good to 1e-8 for what is smooth
+SOURCES = (-0.25, 0.25)  # where in a cell mass starts from along each axis, in widths from the centre
+SPLINE_VARIANCE, SOURCE_VARIANCE = 0.25, 0.0625  # that these add to a step, in widths squared
 REFINEMENT = ((0.5, False), (0.25, True))  # steps of it in distances of actions, and whether in polar coordinates
 DRAWS = 16  # actions drawn in each cell from a random policy
+AT_ONCE = 8  # laws that are pushed through a transition together
 COARSER = 1.5  # ratio of cells behind resolution errors
 
 
@@ -58,8 +61,11 @@ class GridPolicy:
 
     def __call__(self, t: int, x: np.ndarray) -> np.ndarray:
         """Actions at t: x (n, d) -> (n, k)."""
-        inside = np.clip(x, self.mesh.floor.low, self.mesh.floor.high)  # games without a floor know no bounds
-        return self.mesh.linear(inside) @ self.actions[t].astype(np.float64)
+        return self.mesh.linear(self.inside(x)) @ self.actions[t].astype(np.float64)
+
+    def inside(self, x: np.ndarray) -> np.ndarray:
+        """The nearest points of the mesh's box, as games without a floor know no bounds: (n, d) -> (n, d)."""
+        return np.clip(x, self.mesh.floor.low, self.mesh.floor.high)
 
 
 class Mixture:
@@ -147,9 +153,9 @@ class Transition:
         game, mesh = model.game, model.mesh
         d, n = game.dim, len(mesh)
         self.idle = game.project_action((game.action_low + game.action_high)[None] / 2)
-        gain = self._gain()
-        width = (mesh.widths**2).mean(axis=0) ** 0.5
-        kept = _shrink(gain, width)
+        gain, carry = self._slope("z"), self._slope("x")
+        squared_width = np.diag((mesh.widths**2).mean(axis=0))
+        kept = _shrink(gain, SPLINE_VARIANCE * squared_width + SOURCE_VARIANCE * carry @ squared_width @ carry.T)
         self.shifts = np.linalg.matrix_rank(kept, tol=0.3) == d
         if self.shifts:
             self._unscale = np.linalg.inv(kept)
@@ -158,18 +164,22 @@ class Transition:
         if self.shifts:
             shift = self._shift(model.actions)
             low, high = shift.min(axis=0) - TAIL, shift.max(axis=0) + TAIL
-            counts = np.ceil((high - low) / SPACING).astype(int) + 1
+            staggered = (self.t + np.arange(d)) % 2
+            counts = np.ceil((high - low) / SPACING).astype(int) + 1 + staggered
             self.nodes = [
                 m + SPACING * (np.arange(c) - (c - 1) / 2) for m, c in zip((low + high) / 2, counts, strict=True)
             ]
             self.shifts = np.prod(counts) < 9**d * len(model.actions)
         if self.shifts:
-            z = np.array(list(product(*self.nodes))) @ kept.T
-            points = self._step(np.repeat(mesh.centres, len(z), axis=0), self.idle, np.tile(z, (n, 1)))
-            self._deposit = self._rows_of(points)
+            z = np.tile(np.array(list(product(*self.nodes))) @ kept.T, (n, 1))
+            x, widths = (np.repeat(a, len(z) // n, axis=0) for a in (mesh.centres, mesh.widths))
+            sources = list(product(SOURCES, repeat=d))
+            self._deposit = sum(self._rows_of(self._step(x + source * widths, self.idle, z)) for source in sources)
+            self._deposit /= len(sources)
             self._collect = self._deposit.T.tocsr()
             self._weights = _outer(self._weigh(model.actions))
         else:
+            kept = _shrink(gain, SPLINE_VARIANCE * squared_width)
             nodes, weights = np.polynomial.hermite_e.hermegauss(5 if kept.any() else 1)
             self._z = np.array(list(product(nodes, repeat=d))) @ kept.T
             self._w = np.prod(list(product(weights / weights.sum(), repeat=d)), axis=1)
@@ -183,17 +193,19 @@ class Transition:
         mesh = self.model.mesh
         return mesh.spline(np.clip(x, mesh.floor.low, mesh.floor.high) if self.model.clips else x)
 
-    def _gain(self) -> np.ndarray:
-        """The median over the cells of how z moves the next state, (d, d)."""
-        x, d = self.model.mesh.centres, self.model.game.dim
+    def _slope(self, by: str) -> np.ndarray:
+        """The median over the cells of how "x" or "z" moves the next state, (d, d)."""
+        centres, d = self.model.mesh.centres, self.model.game.dim
         columns = []
         for axis in range(d):
-            z = np.zeros_like(x)
-            z[:, axis] = 1e-4
-            columns.append(np.median(self._step(x, self.idle, z) - self._step(x, self.idle, -z), axis=0) / 2e-4)
-        gain = np.stack(columns, axis=1)
-        gain[np.abs(gain) < 1e-9 * np.abs(gain).max(initial=0)] = 0
-        return gain
+            off = np.zeros_like(centres)
+            off[:, axis] = 1e-4
+            x, z = (off, 0 * off) if by == "x" else (0 * off, off)
+            moved = self._step(centres + x, self.idle, z) - self._step(centres - x, self.idle, -z)
+            columns.append(np.median(moved, axis=0) / 2e-4)
+        slope = np.stack(columns, axis=1)
+        slope[np.abs(slope) < 1e-9 * np.abs(slope).max(initial=0)] = 0
+        return slope
 
     def _shift(self, a: np.ndarray) -> np.ndarray:
         """S(a) in standard deviations of what noise is kept: (m, k) -> (m, d)."""
@@ -254,10 +266,23 @@ class Transition:
         return self._rows(a) @ ahead
 
     def push(self, mass: np.ndarray, a: np.ndarray) -> np.ndarray:
-        """The mass at the next time, if the cells' actions are a (n, k): (n,) -> (n,)."""
-        if self.shifts:
-            return self._collect @ _outer([mass[:, None], *self._weigh(a)]).ravel()
-        return self._rows(a).T @ mass
+        """The mass at the next time, if the cells' actions are a: (n,), or several at once, (..., n), (..., n, k)."""
+        masses, actions = mass.reshape(-1, mass.shape[-1]), a.reshape(-1, *a.shape[-2:])
+        pushed = np.empty(masses.shape)
+        if not self.shifts:
+            for i, (row, one) in enumerate(zip(masses, actions, strict=True)):
+                pushed[i] = self._rows(one).T @ row
+            return pushed.reshape(mass.shape)
+        n = masses.shape[1]
+        for i in range(0, len(masses), AT_ONCE):
+            some = masses[i : i + AT_ONCE]
+            weights = self._weigh(actions[i : i + AT_ONCE].reshape(len(some) * n, -1))
+            points = np.ascontiguousarray(some.T)[:, None]  # (n, nodes, laws)
+            for w in weights:
+                w = np.ascontiguousarray(w.reshape(len(some), n, -1).transpose(1, 2, 0))
+                points = (points[:, :, None] * w[:, None]).reshape(n, -1, len(some))
+            pushed[i : i + AT_ONCE] = (self._collect @ points.reshape(-1, len(some))).T
+        return pushed.reshape(mass.shape)
 
 
 def _outer(factors: list[np.ndarray]) -> np.ndarray:
@@ -268,13 +293,13 @@ def _outer(factors: list[np.ndarray]) -> np.ndarray:
     return result
 
 
-def _shrink(gain: np.ndarray, width: np.ndarray) -> np.ndarray:
-    """The matrix L (d, d) that takes the splines' variance out of noise: gain L L' gain' = gain gain' - width^2 / 4.
+def _shrink(gain: np.ndarray, variance: np.ndarray) -> np.ndarray:
+    """The matrix L (d, d) that takes variance (d, d) out of noise: gain L L' gain' = gain gain' - variance.
 
     Where there is less noise than that, none is kept.
     """
     inverse = np.linalg.pinv(gain, rcond=1e-9)
-    values, vectors = np.linalg.eigh(inverse @ gain - inverse @ np.diag(width**2 / 4) @ inverse.T)
+    values, vectors = np.linalg.eigh(inverse @ gain - inverse @ variance @ inverse.T)
     return vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T
 
 
@@ -321,6 +346,7 @@ class Model:
         solid = np.pad(self.mesh.free, 1)
         self.open_cell = self.mesh.centres[np.argmax(ndimage.distance_transform_edt(solid)[solid])]
         self._fixed: dict[int, Transition] = {}
+        self._stencils: dict[Mesh, sparse.csr_array] = {}
 
     @cached_property
     def initial(self) -> np.ndarray:
@@ -329,7 +355,7 @@ class Model:
         eps = 1e-4 * np.eye(d)
         gain = np.stack([(game.initial_state(e[None]) - game.initial_state(-e[None]))[0] / 2e-4 for e in eps], axis=1)
         width = (self.mesh.widths**2).mean(axis=0) ** 0.5
-        kept, nodes = _shrink(gain, width), []
+        kept, nodes = _shrink(gain, SPLINE_VARIANCE * np.diag(width**2)), []
         for size in np.abs(gain).max(axis=0) / width.min():  # of a standard deviation, in cells
             nodes.append(np.linspace(-6, 6, int(24 * min(max(size, 1.0), 20.0)) + 1))
         z = np.array(list(product(*nodes)))
@@ -342,7 +368,7 @@ class Model:
         """The operator at t in the crowd mu: one for all t and crowds if the game's step is."""
         if self.game.dynamics_reads:
             return Transition(self, t, mu)
-        key = t if self._depends_on_time else 0
+        key = t if self._depends_on_time else t % 2
         if key not in self._fixed:
             self._fixed[key] = Transition(self, key, None)
         return self._fixed[key]
@@ -419,7 +445,12 @@ class Model:
             ValueError: if it returns NaN or another shape.
         """
         game, n = self.game, len(self.mesh)
-        a = np.asarray(policy(t, np.tile(self.mesh.centres, (draws, 1))), dtype=np.float64)
+        if isinstance(policy, GridPolicy):  # its stencils are the same at all t
+            if policy.mesh not in self._stencils:
+                self._stencils[policy.mesh] = policy.mesh.linear(policy.inside(self.mesh.centres))
+            a = self._stencils[policy.mesh] @ policy.actions[t].astype(np.float64)
+        else:
+            a = np.asarray(policy(t, np.tile(self.mesh.centres, (draws, 1))), dtype=np.float64)
         if a.shape != (draws * n, game.action_dim):
             raise ValueError(f"policy must return actions of shape {(draws * n, game.action_dim)}, got {a.shape}")
         if np.isnan(a).any():
@@ -433,29 +464,41 @@ class Model:
         The components of a `Mixture` are pushed each on its own; of other random policies, actions are drawn in each
         cell anew at each t.
         """
-        game, T = self.game, self.game.horizon
+        grid, returns = self.flow_and_returns(policy, crowd, seed)
+        return grid, returns[0]
+
+    def flow_and_returns(
+        self, policy: Policy, crowd: MeanField | None = None, seed: int = 0, others: Sequence[MeanField] = ()
+    ) -> tuple[Grid, list[float]]:
+        """`flow`, with the returns in other crowds behind it; the dynamics are those in the first crowd, in all."""
+        game, T, n = self.game, self.game.horizon, len(self.mesh)
         components, weights = (policy.policies, policy.weights) if isinstance(policy, Mixture) else ([policy], [1.0])
         rng = np.random.default_rng(seed)
         draws = [DRAWS if hasattr(component, "reset") else 1 for component in components]
         for component, m in zip(components, draws, strict=True):
             if hasattr(component, "reset"):
-                component.reset(m * len(self.mesh), rng)
-        masses = np.outer(weights, self.initial)
-        history = np.empty((T + 1, len(self.mesh)))
-        mean_actions, total = np.empty((T, game.action_dim)), 0.0
+                component.reset(m * n, rng)
+        first = np.cumsum([0, *draws[:-1]])  # draw of each component
+        shares = np.repeat(np.divide(weights, draws), draws)
+        laws = np.tile(self.initial, (len(components), 1))
+        history, mean_actions = np.empty((T + 1, n)), np.empty((T, game.action_dim))
+        returns = np.zeros(1 + len(others))
         for t in range(T):
-            actions = [self.act(component, t, m) for component, m in zip(components, draws, strict=True)]
-            history[t] = masses.sum(axis=0)
-            mean_actions[t] = sum(mass @ a.mean(axis=0) for mass, a in zip(masses, actions, strict=True))
+            a = np.concatenate([self.act(component, t, m) for component, m in zip(components, draws, strict=True)])
+            history[t] = weights @ laws
+            masses = np.repeat(laws, draws, axis=0)
+            mean_actions[t] = np.einsum("i,in,ink->k", shares, masses, a)
             mu = GridDistribution(self.mesh, history[t], mean_actions[t]) if crowd is None else crowd.at(t)
-            transition = self.transition(t, mu)
-            for i, a in enumerate(actions):
-                reward = self.reward(t, a.reshape(-1, game.action_dim), mu).reshape(len(a), -1)
-                total += float(masses[i] @ reward.mean(axis=0))
-                masses[i] = sum(transition.push(masses[i] / len(a), one) for one in a)
-        history[T] = masses.sum(axis=0)
+            for i, seen in enumerate([mu, *(other.at(t) for other in others)]):
+                reward = self.reward(t, a.reshape(-1, game.action_dim), seen).reshape(-1, n)
+                returns[i] += np.einsum("i,in,in->", shares, masses, reward)
+            pushed = self.transition(t, mu).push(masses, a)
+            laws = np.add.reduceat(pushed, first) / np.array(draws)[:, None]
+        history[T] = weights @ laws
         grid = Grid(self.mesh, history, mean_actions)
-        return grid, total + float(history[T] @ self.terminal_reward((grid if crowd is None else crowd).at(T)))
+        for i, read in enumerate([grid if crowd is None else crowd, *others]):
+            returns[i] += history[T] @ self.terminal_reward(read.at(T))
+        return grid, returns.tolist()
 
     def value(self, policies: Sequence[GridPolicy], flows: Sequence[Grid], weights: np.ndarray, crowd: Grid) -> float:
         """Return in the crowd of those who play policies with known flows, with these weights."""
@@ -686,22 +729,25 @@ def exploitability(
         raise ValueError(f"num_agents must be an integer of at least 4, got {num_agents!r}")
     model = Model(game, cells, actions, bounds)
     coarse = Model(game, _coarser(model.mesh.cells), actions, bounds)
-    crowd: MeanField
+    own: MeanField | None
     other: MeanField
     if "log_density" in game.reward_reads | game.dynamics_reads:
-        crowd, earned = model.flow(policy, seed=seed)
         other, coarsely_earned = coarse.flow(policy, seed=seed)
         coarse_gap = coarse.respond(other)[1] - coarsely_earned
+        own = None
     else:
         played = simulate(game, policy, num_agents=num_agents, seed=seed)
-        crowd = Empirical.from_trajectories(played.states, played.actions)
+        own = Empirical.from_trajectories(played.states, played.actions)
         half = slice(num_agents // 2)
         other = Empirical.from_trajectories(played.states[:, half], played.actions[:, half])
-        earned = model.flow(policy, crowd, seed)[1]
-        coarse_gap = coarse.respond(crowd)[1] - coarse.flow(policy, crowd, seed)[1]
+        coarse_gap = coarse.respond(own)[1] - coarse.flow(policy, own, seed)[1]
+    flow, (earned, earned_elsewhere) = model.flow_and_returns(policy, own, seed, [other])
+    crowd = flow if own is None else own
+    if game.dynamics_reads:
+        earned_elsewhere = model.flow(policy, other, seed)[1]
     best, value = model.respond(crowd)
     gap = value - earned
-    elsewhere = model.respond(other)[1] - model.flow(policy, other, seed)[1]
+    elsewhere = model.respond(other)[1] - earned_elsewhere
     gains = (
         simulate(game, best, crowd, num_agents, seed).returns - simulate(game, policy, crowd, num_agents, seed).returns
     )
