@@ -27,6 +27,7 @@ def run(program, *options):
         "import mfg_envs",
         "from mfg_envs import lq_v0; lq_v0.env(); lq_v0.vector_env(num_envs=3).reset()",
         "from mfg_envs.equilibrium import solve; from mfg_envs.games import LinearQuadratic; solve(LinearQuadratic())",
+        "from mfg_envs import interop; from mfg_envs.equilibrium import finite",
         "import gymnasium, mfg_envs; gymnasium.make_vec('mfg_envs/lq-v0', num_envs=2).close()",
     ],
 )

@@ -284,6 +284,12 @@ class Transition:
             pushed[i : i + AT_ONCE] = (self._collect @ points.reshape(-1, len(some))).T
         return pushed.reshape(mass.shape)
 
+    def push_grid(self, played: np.ndarray) -> np.ndarray:
+        """The mass at the next time, if (n, m) of it are in the cells and play the model's actions: -> (n,)."""
+        if self.shifts:
+            return self._collect @ (played @ self._weights).ravel()
+        return self._deposit.T @ played.T.ravel()
+
 
 def _outer(factors: list[np.ndarray]) -> np.ndarray:
     """Products of the columns of all factors, row by row: arrays (m, c_i) -> (m, prod of c_i)."""
@@ -365,21 +371,24 @@ class Model:
         return self.mesh.spline(x).T @ (w / w.sum())
 
     def transition(self, t: int, mu: Distribution | None) -> Transition:
-        """The operator at t in the crowd mu: one for all t and crowds if the game's step is."""
+        """The operator at t in the crowd mu."""
         if self.game.dynamics_reads:
             return Transition(self, t, mu)
-        key = t if self._depends_on_time else t % 2
+        key = t % 2 if self.recurs else t
         if key not in self._fixed:
             self._fixed[key] = Transition(self, key, None)
         return self._fixed[key]
 
     @cached_property
-    def _depends_on_time(self) -> bool:
-        rng, x = np.random.default_rng(0), self.mesh.centres
-        a = rng.uniform(self.game.action_low, self.game.action_high, (len(x), self.game.action_dim))
+    def recurs(self) -> bool:
+        """Whether two operators, for even and odd t, are all there are: the step reads neither the crowd nor t."""
+        game, rng, x = self.game, np.random.default_rng(0), self.mesh.centres
+        if game.dynamics_reads:
+            return False
+        a = rng.uniform(game.action_low, game.action_high, (len(x), game.action_dim))
         z = rng.standard_normal(x.shape)
-        first = self.game.step(0, x, a, None, z)  # type: ignore[arg-type]
-        return any(not np.array_equal(first, self.game.step(t, x, a, None, z)) for t in range(self.game.horizon))  # type: ignore[arg-type]
+        first = game.step(0, x, a, None, z)  # type: ignore[arg-type]
+        return all(np.array_equal(first, game.step(t, x, a, None, z)) for t in range(1, game.horizon))  # type: ignore[arg-type]
 
     def _at_centres(self, mu: Distribution) -> Distribution:
         return cast(Distribution, _AtCentres(mu, self.mesh.centres))
