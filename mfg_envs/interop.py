@@ -48,8 +48,8 @@ def to_mfglib(
         game: a game of dimension 1 or 2.
         cells, actions, bounds: see `mfg_envs.equilibrium.grid.Model`.
         max_gib: the most memory in GiB that MFGLib may need for transitions, or for its flow. Without the package
-            opt-einsum PyTorch computes that by way of a tensor of (n m)^2 numbers. What algorithms hold besides (MF-OMO a
-            matrix of (T+1)^2 n^2 m entries) is not accounted for.
+            opt-einsum PyTorch computes that by way of a tensor of (n m)^2 numbers. What algorithms hold besides (MF-OMO
+            a matrix of (T+1)^2 n^2 m entries) is not accounted for.
 
     Raises:
         ImportError: if PyTorch or MFGLib is not installed.

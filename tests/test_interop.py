@@ -158,7 +158,7 @@ def test_the_default_dtype_is_restored(alg):
 
 
 def test_what_is_too_large_is_refused_with_the_figure(alg, monkeypatch):
-    with pytest.raises(ValueError, match=r"2 x 5936 x 5936 x 25 numbers, would need 13\.1 GiB, the limit is max_gib = 4"):
+    with pytest.raises(ValueError, match=r"2 x 5936 x 5936 x 25 numbers, would need 13\.1 GiB, the limit is max_gib"):
         interop.to_mfglib(FourRooms())
     with pytest.raises(ValueError, match=r"max_gib = 0\.001"):
         interop.to_mfglib(BeachBar(), 101, 21, max_gib=0.001)
