@@ -25,8 +25,8 @@ from mfg_envs.games import BeachBar, FourRooms
 RESULTS = Path(__file__).parent / "results" / "oracles.csv"
 GAMES = {
     "BeachBar": (BeachBar(), (50, 100, 200, 400)),
-    "FourRooms, entropy": (FourRooms(), (40, 56, 80)),
-    "FourRooms, congestion": (FourRooms(crowd="congestion"), (40, 56, 80)),
+    "FourRooms, entropy": (FourRooms(), (40, 60, 80)),
+    "FourRooms, congestion": (FourRooms(crowd="congestion"), (40, 60, 80)),
 }
 IDLE = "doing nothing"
 

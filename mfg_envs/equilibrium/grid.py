@@ -31,7 +31,7 @@ from mfg_envs.games.floor_plan import FloorPlan
 from mfg_envs.mean_field import Distribution, Empirical, MeanField
 from mfg_envs.mean_field.grid import Grid, GridDistribution, Mesh
 
-FORMAT = "mfg-envs equilibrium on a grid, version 1"
+FORMAT = "mfg-envs equilibrium on a grid, version 2"
 CELLS = {1: 200, 2: 80}  # across the longest side
 ACTIONS = {1: 11, 2: 5}  # across the action box, before refinement
 ITERATIONS = {1: 100, 2: 25}
