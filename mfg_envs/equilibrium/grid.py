@@ -509,6 +509,30 @@ class Model:
             returns[i] += history[T] @ self.terminal_reward(read.at(T))
         return grid, returns.tolist()
 
+    def mean_policy(self, mixture: Mixture, crowd: MeanField) -> tuple[GridPolicy, np.ndarray]:
+        """What those of a mixture's agents who are in a cell do there on average, and how far they differ.
+
+        With weights w_k, actions a^k and flows mu^k in the crowd: sum_k w_k mu^k a^k / sum_k w_k mu^k, and the standard
+        deviation around it, (T, n). Where nobody is, all components count. Noise blurs the difference between playing
+        this mean and playing the mixture, so the flows are nearly the same; where costs are convex in the action, the
+        mean's are no higher.
+
+        Raises:
+            ValueError: if a component is random itself.
+        """
+        if any(hasattr(policy, "reset") for policy in mixture.policies):
+            raise ValueError("the components of the mixture must not be random: one of them has a method reset")
+        masses, mean, spread = np.outer(mixture.weights, self.initial), [], []
+        for t in range(self.game.horizon):
+            actions = np.stack([self.act(policy, t, 1)[0] for policy in mixture.policies])
+            there = masses + 1e-100 * mixture.weights[:, None]
+            there /= there.sum(axis=0)
+            mean.append(np.einsum("in,ink->nk", there, actions))
+            spread.append(np.sqrt(np.einsum("in,ink->n", there, (actions - mean[t]) ** 2)))
+            transition = self.transition(t, crowd.at(t))
+            masses = transition.push(masses, actions)
+        return GridPolicy(self.mesh, np.stack(mean)), np.stack(spread)
+
     def value(self, policies: Sequence[GridPolicy], flows: Sequence[Grid], weights: np.ndarray, crowd: Grid) -> float:
         """Return in the crowd of those who play policies with known flows, with these weights."""
         if self.game.dynamics_reads:
