@@ -18,6 +18,17 @@ LOG_STD_RANGE = (-7.0, 1.0)  # of the scaled action
 INITIAL_LOG_STD = -2.0
 
 
+def features(x: Tensor, tau: Tensor, waves: int, frequencies: int) -> Tensor:
+    """What networks see of standardised states and of time: x (n, d), tau = t/T (n, 1) -> (n, features).
+
+    x itself; sin(j pi x) and cos(j pi x) of each coordinate for j = 1, ..., waves; tau; cos(j pi tau) for
+    j = 1, ..., frequencies.
+    """
+    phases = (x[:, :, None] * torch.pi * torch.arange(1, waves + 1, device=x.device)).flatten(1)
+    ticks = tau * torch.pi * torch.arange(1, frequencies + 1, device=x.device)
+    return torch.cat([x, torch.sin(phases), torch.cos(phases), tau, torch.cos(ticks)], dim=1)
+
+
 class AveragePolicy(nn.Module):
     """A stochastic policy: `policy(t, x)` draws actions for x (n, d) at the integer time t.
 
@@ -31,6 +42,8 @@ class AveragePolicy(nn.Module):
         components: number of Gaussians in the head.
         hidden: widths of the network.
         frequencies: the network sees t/T and cos(j pi t/T) for j = 1, ..., frequencies.
+        waves: it sees sin(j pi z) and cos(j pi z) of each standardised coordinate z for j = 1, ..., waves; walls make
+            policies that change fast in x.
     """
 
     def __init__(
@@ -44,10 +57,11 @@ class AveragePolicy(nn.Module):
         components: int = 1,
         hidden: tuple[int, ...] = (64, 64),
         frequencies: int = 6,
+        waves: int = 0,
     ) -> None:
         super().__init__()
         self.dim, self.action_dim, self.horizon = dim, action_dim, horizon
-        self.components, self.frequencies = components, frequencies
+        self.components, self.frequencies, self.waves = components, frequencies, waves
         self.arguments: dict[str, Any] = {
             "dim": dim,
             "action_dim": action_dim,
@@ -58,6 +72,7 @@ class AveragePolicy(nn.Module):
             "components": components,
             "hidden": tuple(hidden),
             "frequencies": frequencies,
+            "waves": waves,
         }
         self.location: Tensor
         self.scale: Tensor
@@ -65,7 +80,7 @@ class AveragePolicy(nn.Module):
         self.register_buffer("location", torch.tensor(location, dtype=torch.float32))
         self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32))
         self.register_buffer("action_scale", torch.tensor(action_scale, dtype=torch.float32))
-        widths = (dim + 1 + frequencies, *hidden)
+        widths = (dim * (1 + 2 * waves) + 1 + frequencies, *hidden)
         layers = [module for pair in pairwise(widths) for module in (nn.Linear(*pair), nn.ReLU())]
         head = nn.Linear(widths[-1], components * (1 + 2 * action_dim))
         nn.init.zeros_(head.weight)
@@ -82,12 +97,9 @@ class AveragePolicy(nn.Module):
 
         t (n,) integers, x (n, d).
         """
-        tau = t.to(x.dtype) / self.horizon
-        j = torch.arange(1, self.frequencies + 1, device=x.device)
-        features = torch.cat(
-            [(x - self.location) / self.scale, tau[:, None], torch.cos(torch.pi * tau[:, None] * j)], dim=-1
-        )
-        raw = self.net(features).unflatten(-1, (self.components, 1 + 2 * self.action_dim))
+        tau = (t.to(x.dtype) / self.horizon)[:, None]
+        seen = features((x - self.location) / self.scale, tau, self.waves, self.frequencies)
+        raw = self.net(seen).unflatten(-1, (self.components, 1 + 2 * self.action_dim))
         logits, mean, log_std = raw.split([1, self.action_dim, self.action_dim], dim=-1)
         middle, half = sum(LOG_STD_RANGE) / 2, (LOG_STD_RANGE[1] - LOG_STD_RANGE[0]) / 2
         log_std = middle + half * torch.tanh((log_std - middle) / half)  # has a slope everywhere, unlike a clamp

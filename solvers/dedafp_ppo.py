@@ -7,6 +7,7 @@ Density-Enhanced Deep-Average Fictitious Play (Magnino et al., arXiv 2510.22158)
     3. average mean field: maximum likelihood of the flow on trajectories of the average policy.
 
     python solvers/dedafp_ppo.py                                     # the linear-quadratic game, all defaults
+    python solvers/dedafp_ppo.py --env-id four_rooms_v0              # another game, with defaults of its own
     python solvers/dedafp_ppo.py --constants horizon=30 A_bar=0.2    # with other constants
     python solvers/dedafp_ppo.py --resume runs/lq_v0__dedafp_ppo__1  # go on after Ctrl-C
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import json
+import math
 import os
 import platform
 import sys
@@ -32,25 +34,33 @@ import matplotlib
 import numpy as np
 import torch
 import tyro
+from scipy import ndimage
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from mfg_envs.envs import simulate
-from mfg_envs.equilibrium import AffinePolicy, exploitability, save_equilibrium, solve
-from mfg_envs.mean_field import Flow
-from mfg_envs.policies import AveragePolicy
+from mfg_envs.envs import Policy, simulate
+from mfg_envs.equilibrium import AffinePolicy, best_response, exploitability, save_equilibrium, solve
+from mfg_envs.equilibrium.grid import Model
+from mfg_envs.games import Game
+from mfg_envs.mean_field import Flow, Grid, MeanField
+from mfg_envs.mean_field.grid import Mesh
+from mfg_envs.policies import AveragePolicy, features
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.patches import Rectangle
 
 
 @dataclass
 class Args:
-    """DEDA-FP: PPO best responses, a cloned average policy, the crowd as a normalizing flow."""
+    """DEDA-FP: PPO best responses, a cloned average policy, the crowd as a normalizing flow.
+
+    The defaults below are those of lq_v0; DEFAULTS holds what other games change.
+    """
 
     env_id: str = "lq_v0"
-    """the game, by the name of its module in mfg_envs; the defaults are tuned on lq_v0"""
+    """the game, by the name of its module in mfg_envs"""
     constants: tuple[str, ...] = ()
     """constants of the game, as NAME=VALUE; matrices as Python lists: "A=[[1,0],[0,1]]" """
     seed: int = 1
@@ -71,10 +81,16 @@ class Args:
     # fictitious play
     iterations: int = 35
     """K, iterations of fictitious play"""
-    averaging: Literal["linear", "uniform"] = "linear"
-    """weights of the best responses in the average: the k-th weighs k (linear) or 1 (uniform)"""
+    averaging: Literal["quadratic", "linear", "uniform"] = "linear"
+    """weights of the best responses in the average: the k-th weighs k^2, k or 1"""
+    waves: int = 0
+    """all policies and the critic see sin(j pi x) and cos(j pi x) of each standardised coordinate up to this j"""
+    oracle_every: int = 1
+    """iterations between two looks at the exploitability; 0 looks at the end alone"""
+    oracle_cells: int | None = None
+    """cells of the grid oracle after an iteration, None for its default; at the end it is always the default"""
     oracle_agents: int = 10_000
-    """agents simulated for the exploitability after each iteration"""
+    """agents that the oracle simulates"""
 
     # 1. best response
     num_agents: int = 512
@@ -99,8 +115,10 @@ class Args:
     """clipping of the gradient's norm"""
 
     # 2. average policy
-    components: int = 1
-    """Gaussians in the head of the average policy; 1 is the paper's"""
+    average_policy: Literal["gaussian", "mixture"] = "gaussian"
+    """head of the average policy: one Gaussian, which is the paper's, or a mixture of them"""
+    components: int = 5
+    """Gaussians in the mixture"""
     policy_steps: int = 400
     """steps of Adam in each iteration"""
     policy_batch: int = 2048
@@ -111,6 +129,8 @@ class Args:
     # 3. average mean field
     flow_agents: int = 4000
     """agents that play the average policy to show the flow its crowd"""
+    flow_bins: int = 8
+    """bins of each spline"""
     flow_steps: int = 60
     """steps of Adam in each iteration"""
     flow_batch: int = 2048
@@ -119,40 +139,80 @@ class Args:
     """of Adam, annealed to zero within each iteration"""
 
 
-class Agent(nn.Module):
-    """Actor and critic of PPO on observations [x, t/T]. Actions are in half-widths of the action box."""
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "lq_v0": {},
+    "price_impact_v0": {},
+    "beach_bar_v0": {
+        "iterations": 30,
+        "averaging": "quadratic",
+        "waves": 3,
+        "updates": 30,
+        "epochs": 1,
+        "learning_rate": 4e-3,
+        "gae_lambda": 0.8,
+        "entropy": 1e-3,
+        "log_std": -0.7,
+        "flow_steps": 150,
+    },
+    "four_rooms_v0": {
+        "iterations": 28,
+        "averaging": "quadratic",
+        "waves": 4,
+        "oracle_every": 4,
+        "oracle_cells": 40,
+        "updates": 64,
+        "epochs": 1,
+        "learning_rate": 4e-3,
+        "gae_lambda": 0.8,
+        "entropy": 1e-3,
+        "log_std": -0.7,
+        "policy_steps": 500,
+        "flow_agents": 10_000,
+        "flow_steps": 200,
+    },
+}
 
-    def __init__(self, location: Tensor, scale: Tensor, action_dim: int, frequencies: int = 6) -> None:
+
+TABLE_CELLS = {1: 200, 2: 60}  # of the crowd's density, across the longest side of a floor of that dimension
+
+
+def defaults(env_id: str) -> Args:
+    """The default arguments of a game."""
+    return Args(env_id=env_id, **DEFAULTS.get(env_id, {}))
+
+
+class Agent(nn.Module):
+    """Actor and critic of PPO on features of x and t/T. Actions are in half-widths of the action box."""
+
+    def __init__(self, location: Tensor, scale: Tensor, action_dim: int, waves: int, frequencies: int = 6) -> None:
         super().__init__()
         self.location: Tensor
         self.scale: Tensor
-        self.waves: Tensor
         self.register_buffer("location", location)
         self.register_buffer("scale", scale)
-        self.register_buffer("waves", torch.pi * torch.arange(1, frequencies + 1))
-        inputs = len(location) + 1 + frequencies
+        self.waves, self.frequencies = waves, frequencies
+        self.inputs = len(location) * (1 + 2 * waves) + 1 + frequencies
 
         def mlp(outputs: int) -> nn.Sequential:
             head = nn.Linear(64, outputs)
             nn.init.zeros_(head.weight)  # nobody moves at first
             nn.init.zeros_(head.bias)
-            return nn.Sequential(nn.Linear(inputs, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), head)
+            return nn.Sequential(nn.Linear(self.inputs, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), head)
 
         self.actor, self.critic = mlp(action_dim), mlp(1)
         self.log_std = nn.Parameter(torch.zeros(action_dim))
 
     def features(self, obs: Tensor) -> Tensor:
-        """Standardised x, t/T and cos(j pi t/T): time is where the policy changes fastest, near T."""
-        x, tau = obs[:, :-1], obs[:, -1:]
-        return torch.cat([(x - self.location) / self.scale, tau, torch.cos(tau * self.waves)], dim=1)
+        """Of observations [x, t/T]: x standardised and its waves, t/T and cos(j pi t/T), (n, inputs)."""
+        return features((obs[:, :-1] - self.location) / self.scale, obs[:, -1:], self.waves, self.frequencies)
 
-    def action(self, obs: Tensor) -> torch.distributions.Normal:
-        """The distribution of scaled actions, (n, k)."""
-        return torch.distributions.Normal(self.actor(self.features(obs)), self.log_std.exp(), validate_args=False)
+    def action(self, seen: Tensor) -> torch.distributions.Normal:
+        """The distribution of scaled actions, (n, k), given features."""
+        return torch.distributions.Normal(self.actor(seen), self.log_std.exp(), validate_args=False)
 
-    def value(self, obs: Tensor) -> Tensor:
-        """The value, centred and scaled for each t, (n,)."""
-        return self.critic(self.features(obs)).squeeze(-1)
+    def value(self, seen: Tensor) -> Tensor:
+        """The value, centred and scaled for each t, (n,), given features."""
+        return self.critic(seen).squeeze(-1)
 
 
 class Divergence(Exception):
@@ -165,14 +225,57 @@ def annealed(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_sch
 
 
 def descend(loss: Tensor, optimizer: torch.optim.Optimizer, what: str, max_grad_norm: float) -> None:
-    """One step down a loss, which must be finite."""
-    if not torch.isfinite(loss):
-        raise Divergence(f"the loss of the {what} is {loss.item()}; the last checkpoint is kept")
+    """One step down a loss, which must be finite, and its gradient too."""
     optimizer.zero_grad()
     loss.backward()
-    for group in optimizer.param_groups:
-        nn.utils.clip_grad_norm_(group["params"], max_grad_norm)
+    norm = sum(nn.utils.clip_grad_norm_(group["params"], max_grad_norm) for group in optimizer.param_groups)
+    for name, number in (("the loss", loss.item()), ("the gradient of the loss", float(norm))):
+        if not math.isfinite(number):
+            raise Divergence(f"{name} of the {what} is {number}; the last checkpoint is kept")
     optimizer.step()
+
+
+def tabulate(flow: Flow, game: Game) -> tuple[MeanField, float]:
+    """The crowd that best responses see, and the largest share of the flow's mass, over t, that is not on the floor.
+
+    A flow is smooth: it leaks into walls and past the border, is too thin before them, and a best response finds such
+    places. What is off the floor is mirrored back at the nearest face, as a kernel density is at a border, and the
+    density is tabulated on a mesh, where a look-up costs a fifth of the flow's evaluation. Games that read no density,
+    or have no floor, see the flow itself.
+    """
+    reads_density = "log_density" in game.reward_reads | game.dynamics_reads
+    if not reads_density or game.floor is None or game.dim not in TABLE_CELLS:
+        return flow, 0.0
+    mesh = Mesh(game.floor, TABLE_CELLS[game.dim])
+    margin = mesh.cells // 8  # cells past the border
+    widths = [np.pad(np.diff(line), margin, "edge") for line in mesh.lines]
+    lines = [line[0] + np.cumsum([0, *w]) - w[:margin].sum() for line, w in zip(mesh.lines, widths, strict=True)]
+    free = np.pad(mesh.free, margin)
+    centres = np.stack(np.meshgrid(*((line[1:] + line[:-1]) / 2 for line in lines), indexing="ij"), axis=-1)
+    volume = np.prod(np.meshgrid(*widths, indexing="ij"), axis=0)
+
+    number = np.full(free.shape, -1)
+    number[free] = np.arange(len(mesh))
+    nearest = ndimage.distance_transform_edt(~free, return_distances=False, return_indices=True)
+    off = nearest - np.indices(free.shape)
+    mirrored = np.clip(nearest + off - np.sign(off), 0, np.array(free.shape).reshape(-1, *(1,) * game.dim) - 1)
+    to = np.where(free[tuple(mirrored)], number[tuple(mirrored)], number[tuple(nearest)]).ravel()
+
+    points = centres.reshape(-1, game.dim)
+    mass = np.stack([np.exp(flow.at(t).log_density(points)) for t in range(game.horizon + 1)]) * volume.ravel()
+    leak = float(1 - np.min(mass[:, free.ravel()].sum(axis=1)))
+    masses = np.stack([np.bincount(to, m, len(mesh)) for m in mass])
+    return Grid(mesh, masses / masses.sum(axis=1, keepdims=True), flow.mean_actions.double().cpu().numpy()), leak
+
+
+def response_error(game: Game, response: Policy, crowd: MeanField, args: Args) -> float:
+    """What the oracle's best response to a crowd earns more than the learnt one: both on the grid, or by play."""
+    if game.floor is None:
+        best = best_response(game, crowd).policy
+        played = [simulate(game, policy, crowd, args.oracle_agents, args.seed) for policy in (best, response)]
+        return float((played[0].returns - played[1].returns).mean())
+    model = Model(game, args.oracle_cells)
+    return model.respond(crowd)[1] - model.flow(response, crowd)[1]
 
 
 def train(args: Args) -> Path:
@@ -201,24 +304,29 @@ def train(args: Args) -> Path:
     def nothing(t: int, x: np.ndarray) -> np.ndarray:
         return np.zeros((len(x), k))
 
-    doing_nothing = float(exploitability(game, nothing, args.oracle_agents))
+    coarse = {"cells": args.oracle_cells} if args.oracle_cells is not None and game.floor is not None else {}
+    doing_nothing = float(exploitability(game, nothing, args.oracle_agents, **coarse))
 
-    # States are standardised by what random actions reach.
-    actions = np.random.default_rng(args.seed)
-    wander = simulate(
-        game,
-        lambda t, x: actions.uniform(game.action_low, game.action_high, (len(x), k)),
-        num_agents=args.flow_agents,
-        seed=args.seed,
-    ).states.reshape(-1, d)
-    location, scale = wander.mean(axis=0), wander.std(axis=0) + 1e-6
+    # States are standardised by the floor, or else by what random actions reach.
+    if game.floor is not None:
+        location, scale = (game.state_high + game.state_low) / 2, (game.state_high - game.state_low) / 2
+    else:
+        actions = np.random.default_rng(args.seed)
+        wander = simulate(
+            game,
+            lambda t, x: actions.uniform(game.action_low, game.action_high, (len(x), k)),
+            num_agents=args.flow_agents,
+            seed=args.seed,
+        ).states.reshape(-1, d)
+        location, scale = wander.mean(axis=0), wander.std(axis=0) + 1e-6
 
     torch.manual_seed(args.seed)
-    agent = Agent(torch.as_tensor(location).float(), torch.as_tensor(scale).float(), k).to(device)
-    policy = AveragePolicy(d, k, T, tuple(location), tuple(scale), tuple(action_scale), components=args.components).to(
-        device
-    )
-    flow = Flow(d, T, k).to(device)
+    agent = Agent(torch.as_tensor(location).float(), torch.as_tensor(scale).float(), k, args.waves).to(device)
+    components = args.components if args.average_policy == "mixture" else 1
+    policy = AveragePolicy(
+        d, k, T, tuple(location), tuple(scale), tuple(action_scale), components=components, waves=args.waves
+    ).to(device)
+    flow = Flow(d, T, k, bins=args.flow_bins).to(device)
     pool: list[tuple[Tensor, Tensor]] = []  # states (T, N, d) and actions (T, N, k) of each best response
     history: list[dict[str, float]] = []  # a row of figures for each iteration
     times = torch.arange(T + 1, device=device)
@@ -242,32 +350,33 @@ def train(args: Args) -> Path:
 
     bar = tqdm(total=args.iterations, initial=len(history), desc=args.env_id, unit="iteration", dynamic_ncols=True)
     for iteration in range(len(history) + 1, args.iterations + 1):
-        started = time.perf_counter()
+        started, cpu_started = time.perf_counter(), time.process_time()
         # All that is random in an iteration comes from (seed, iteration): a resumed run repeats an uninterrupted one.
         seeds = np.random.SeedSequence([args.seed, iteration]).generate_state(4).tolist()
         torch.manual_seed(seeds[0])
 
         # --- 1. best response: PPO against the flow of the last iteration ---------------------------------------
-        envs = gymnasium.make_vec(gym_id, num_envs=args.num_agents, mean_field=flow, **constants)
+        frozen, leak = tabulate(flow, game)
+        envs = gymnasium.make_vec(gym_id, num_envs=args.num_agents, mean_field=frozen, **constants)
         envs.reset(seed=seeds[1])
         with torch.no_grad():
             agent.log_std.fill_(args.log_std)
         optimizer = torch.optim.Adam(agent.parameters(), lr=args.learning_rate, eps=1e-5)
         schedule = annealed(optimizer, args.updates)
-        obs = torch.zeros(T, args.num_agents, d + 1, device=device)
+        seen = torch.zeros(T, args.num_agents, agent.inputs, device=device)
         acts = torch.zeros(T, args.num_agents, k, device=device)
-        logprobs, rewards, values = (torch.zeros(T, args.num_agents, device=device) for _ in range(3))
+        rewards = torch.zeros(T, args.num_agents, device=device)
         for update in range(args.updates):
             now, _ = envs.reset()
             for t in range(T):  # one episode of everybody; a finite horizon ends in termination
-                obs[t] = torch.as_tensor(now)
                 with torch.no_grad():
-                    distribution = agent.action(obs[t])
-                    acts[t] = distribution.sample()
-                    logprobs[t] = distribution.log_prob(acts[t]).sum(-1)
-                    values[t] = agent.value(obs[t])
+                    seen[t] = agent.features(torch.as_tensor(now, device=device))
+                    acts[t] = agent.action(seen[t]).sample()
                 now, reward, *_ = envs.step(acts[t].cpu().numpy() * action_scale)
                 rewards[t] = torch.as_tensor(reward)
+            with torch.no_grad():
+                logprobs = agent.action(seen).log_prob(acts).sum(-1)
+                values = agent.value(seen)
 
             returns = rewards.flip(0).cumsum(0).flip(0)
             if update == 0:  # values are learnt centred and scaled, t by t
@@ -282,15 +391,16 @@ def train(args: Args) -> Path:
             targets = advantages + values
             centre, spread = targets.mean(1, keepdim=True), targets.std(1, keepdim=True) + 1e-3
             flat_targets = ((targets - centre) / spread).flatten()
-            flat_advantages = ((advantages - advantages.mean()) / (advantages.std() + 1e-8)).flatten()
-            flat_obs, flat_acts, flat_logprobs = obs.flatten(0, 1), acts.flatten(0, 1), logprobs.flatten()
+            advantages = (advantages - advantages.mean(1, keepdim=True)) / (advantages.std(1, keepdim=True) + 1e-8)
+            flat_advantages, flat_seen = advantages.flatten(), seen.flatten(0, 1)
+            flat_acts, flat_logprobs = acts.flatten(0, 1), logprobs.flatten()
             for _ in range(args.epochs):
-                for rows in torch.randperm(len(flat_obs), device=device).split(args.minibatch_size):
-                    distribution = agent.action(flat_obs[rows])
+                for rows in torch.randperm(len(flat_seen), device=device).split(args.minibatch_size):
+                    distribution = agent.action(flat_seen[rows])
                     ratio = (distribution.log_prob(flat_acts[rows]).sum(-1) - flat_logprobs[rows]).exp()
                     gain = flat_advantages[rows]
                     policy_loss = -torch.min(ratio * gain, ratio.clamp(1 - args.clip, 1 + args.clip) * gain).mean()
-                    value_loss = (agent.value(flat_obs[rows]) - flat_targets[rows]).square().mean()
+                    value_loss = (agent.value(flat_seen[rows]) - flat_targets[rows]).square().mean()
                     loss = policy_loss + 0.5 * value_loss - args.entropy * distribution.entropy().sum(-1).mean()
                     descend(loss, optimizer, f"best response in iteration {iteration}", args.max_grad_norm)
             schedule.step()
@@ -301,7 +411,7 @@ def train(args: Args) -> Path:
             with torch.no_grad():
                 return agent.actor(agent.features(at)).double().cpu().numpy() * action_scale
 
-        response = simulate(game, respond, flow, num_agents=args.num_agents, seed=seeds[2])
+        response = simulate(game, respond, frozen, num_agents=args.num_agents, seed=seeds[2])
         pool.append(
             (
                 torch.as_tensor(response.states[:-1], dtype=torch.float32, device=device),
@@ -311,7 +421,8 @@ def train(args: Args) -> Path:
         response_seconds = time.perf_counter() - started
 
         # --- 2. average policy: maximum likelihood on all best responses ------------------------------------------
-        weights = torch.ones(len(pool)) if args.averaging == "uniform" else torch.arange(1.0, len(pool) + 1)
+        power = {"uniform": 0, "linear": 1, "quadratic": 2}[args.averaging]
+        weights = torch.arange(1.0, len(pool) + 1) ** power
         states, chosen = (torch.stack(parts) for parts in zip(*pool, strict=True))  # (K, T, N, .)
         optimizer = torch.optim.Adam(policy.parameters(), lr=args.policy_learning_rate)
         schedule = annealed(optimizer, args.policy_steps)
@@ -339,32 +450,40 @@ def train(args: Args) -> Path:
         flow.eval()
 
         # --- how far from Nash, what it cost, and a checkpoint ----------------------------------------------------
-        seconds = time.perf_counter() - started
-        nash = exploitability(game, policy, args.oracle_agents, seed=seeds[3])
+        seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
         row = {
-            "charts/exploitability": nash.value,
-            "charts/exploitability_stderr": nash.stderr,
-            "charts/policy_return": nash.policy_return,
             "charts/best_response_return": float(response.returns.mean()),
             "charts/env_steps": float(iteration * args.updates * args.num_agents * T),
             "charts/SPS": args.updates * args.num_agents * T / response_seconds,
             "charts/seconds": seconds + (history[-1]["charts/seconds"] if history else 0.0),
+            "charts/cpu_seconds": cpu_seconds + (history[-1]["charts/cpu_seconds"] if history else 0.0),
+            "errors/leak": leak,
             "losses/value": value_loss.item(),
             "losses/log_std": agent.log_std.mean().item(),
             "losses/average_policy": policy_loss.item(),
             "losses/flow": flow_loss.item(),
         }
+        if args.oracle_every and iteration % args.oracle_every == 0:
+            nash = exploitability(game, policy, args.oracle_agents, seed=seeds[3], **coarse)
+            row |= {
+                "charts/exploitability": nash.value,
+                "charts/exploitability_stderr": nash.stderr,
+                "charts/policy_return": nash.policy_return,
+                "errors/best_response": response_error(game, respond, frozen, args),
+            }
+            bar.set_postfix(exploitability=f"{nash.value:.4f}", of_nothing=f"{nash.value / doing_nothing:.2%}")
         history.append(row)
         for name, figure in row.items():
             writer.add_scalar(name, figure, iteration)
         save_checkpoint(checkpoint, args, agent, policy, flow, pool, history)
-        bar.set_postfix(exploitability=f"{nash.value:.4f}", of_nothing=f"{nash.value / doing_nothing:.2%}")
         bar.update()
     bar.close()
     writer.close()
 
     # --- results ----------------------------------------------------------------------------------------------------
     nash = exploitability(game, policy, max(args.oracle_agents, 20_000), seed=args.seed)
+    if coarse:
+        doing_nothing = float(exploitability(game, nothing, args.oracle_agents))
     summary = {
         "env_id": args.env_id,
         "game": type(game).__name__,
@@ -373,11 +492,13 @@ def train(args: Args) -> Path:
         "iterations": len(history),
         "exploitability": nash.value,
         "exploitability_stderr": nash.stderr,
+        "exploitability_by_play": nash.lower,
         "exploitability_of_doing_nothing": doing_nothing,
         "exploitability_relative": nash.value / doing_nothing,
         "policy_return": nash.policy_return,
         "env_steps": int(history[-1]["charts/env_steps"]),
         "seconds": history[-1]["charts/seconds"],
+        "cpu_seconds": history[-1]["charts/cpu_seconds"],
         "device": args.device,
         "args": {f.name: getattr(args, f.name) for f in dataclasses.fields(args)},
         "versions": {"python": platform.python_version()}
@@ -421,15 +542,18 @@ def run_folder(args: Args) -> Path:
 
 def check(args: Args) -> None:
     """Raise a ValueError that names the argument that is out of range."""
-    least = {"seed": 0, "num_agents": 2, "oracle_agents": 4, "flow_agents": 2}
+    least = {"seed": 0, "waves": 0, "oracle_every": 0, "oracle_cells": 6, "num_agents": 2, "oracle_agents": 4}
+    least |= {"flow_agents": 2, "flow_bins": 2}
     for field in dataclasses.fields(args):
         value, name = getattr(args, field.name), "--" + field.name.replace("_", "-")
         if type(value) is int and value < least.get(field.name, 1):
             raise ValueError(f"{name} must be at least {least.get(field.name, 1)}, got {value}")
         if field.name in ("oracle_agents", "flow_agents") and value % 2:
             raise ValueError(f"{name} must be even, as noise is mirrored, got {value}")
-        if field.name.endswith("learning_rate") and not value > 0:
+        if field.name.endswith("learning_rate") and not 0 < value < math.inf:
             raise ValueError(f"{name} must be above 0, got {value}")
+        if field.name == "gae_lambda" and not 0 <= value <= 1:
+            raise ValueError(f"{name} must be in [0, 1], got {value}")
     if args.device != "cpu" and not torch.cuda.is_available():
         raise ValueError(f"--device {args.device}: PyTorch sees no such device here")
 
@@ -456,7 +580,7 @@ def parse(arguments: list[str] | None = None) -> Args:
     """
     args = tyro.cli(Args, args=arguments)
     if args.resume is None:
-        return args
+        return tyro.cli(Args, args=arguments, default=defaults(args.env_id))
     path = args.resume / "checkpoint.pt"
     if not path.is_file():
         raise ValueError(f"there is no checkpoint in {args.resume}")
@@ -482,20 +606,46 @@ def parse(arguments: list[str] | None = None) -> Args:
 def plot(
     path: Path, game: Any, policy: AveragePolicy, flow: Flow, history: list[dict[str, float]], doing_nothing: float
 ) -> None:
-    """Exploitability over iterations; the crowd over time; the policy: each against the exact equilibrium."""
-    exact = solve(game)
-    linear = isinstance(exact.policy, AffinePolicy)  # a mixture of grid policies is no function of x to draw
-    T = game.horizon
+    """Exploitability over iterations; the crowd; the policy: against the exact equilibrium where that is quick."""
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(15, 4.2), layout="constrained")
 
-    figures = [row["charts/exploitability"] for row in history]
-    left.semilogy(range(1, len(figures) + 1), figures, "o-", color="#0072B2", ms=4)
+    judged = [(i, row["charts/exploitability"]) for i, row in enumerate(history, 1) if "charts/exploitability" in row]
+    if judged:
+        left.semilogy(*zip(*judged, strict=True), "o-", color="#0072B2", ms=4)
     left.axhline(doing_nothing, color="#999999", ls=":", label="doing nothing")
     left.xaxis.get_major_locator().set_params(integer=True)
     left.legend()
     left.set(xlabel="iteration of fictitious play", ylabel="exploitability", title="How far from Nash")
     left.grid(alpha=0.3, which="both")
+    (draw_plane if game.floor is not None and game.dim == 2 else draw_line)(middle, right, game, policy, flow)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
 
+
+def draw_plane(middle: Any, right: Any, game: Any, policy: AveragePolicy, flow: Flow) -> None:
+    """On a floor in the plane: the flow's density at T, walls not taken out; mean actions half way."""
+    (left, bottom), (right_end, top), T = game.state_low, game.state_high, game.horizon
+    axes = [np.linspace(low, high, 161) for low, high in zip(game.state_low, game.state_high, strict=True)]
+    points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
+    density = np.exp(flow.at(T).log_density(points)).reshape(161, 161)
+    image = middle.imshow(density.T, origin="lower", extent=(left, right_end, bottom, top), cmap="viridis")
+    middle.get_figure().colorbar(image, ax=middle)
+    middle.set(xlabel="first coordinate", ylabel="second coordinate", title=f"The crowd's density at t = {T}")
+    some = points.reshape(161, 161, 2)[4::8, 4::8].reshape(-1, 2)
+    some = some[game.floor.contains(some)]
+    right.quiver(*some.T, *policy.mean_action(T // 2, some).T, color="#0072B2", angles="xy")
+    right.set(xlabel="first coordinate", title=f"The policy's mean action at t = {T // 2}", aspect="equal")
+    for axis in (middle, right):
+        axis.locator_params(nbins=5)
+        for low, high in game.floor.walls:
+            axis.add_patch(Rectangle(low, *np.subtract(high, low), color="#555555", lw=0))
+
+
+def draw_line(middle: Any, right: Any, game: Any, policy: AveragePolicy, flow: Flow) -> None:
+    """The crowd over time and the policy, along the first coordinate, against the exact equilibrium."""
+    exact = solve(game)
+    linear = isinstance(exact.policy, AffinePolicy)  # a mixture of grid policies is no function of x to draw
+    T = game.horizon
     steps = np.arange(T + 1)
     samples = flow.sample_path(4000, np.random.default_rng(0))[..., 0]
     exact_samples = exact.mean_field.sample_path(4000, np.random.default_rng(0))[..., 0]
@@ -520,8 +670,6 @@ def plot(
         right.plot([], [], "--", color="black", lw=1, label="exact")
     right.set(xlabel=middle.get_ylabel(), ylabel="mean action", title="The policy, where the crowd is")
     right.legend()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,12 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 
 from mfg_envs import load_equilibrium
 from mfg_envs.envs import CrowdVectorEnv
-from mfg_envs.equilibrium import exploitability
-from mfg_envs.games import LinearQuadratic
+from mfg_envs.equilibrium import best_response, exploitability
+from mfg_envs.games import BeachBar, FourRooms, LinearQuadratic
+from mfg_envs.mean_field import Flow
 
 SOLVER = Path(__file__).parent.parent / "solvers" / "dedafp_ppo.py"
 spec = importlib.util.spec_from_file_location("dedafp_ppo", SOLVER)
@@ -38,7 +41,8 @@ SHORT = solver.Args(
     flow_batch=1024,
     oracle_agents=2000,
 )
-TINY = dataclasses.replace(SHORT, iterations=4, updates=2, num_agents=32, policy_steps=5, flow_steps=3, flow_agents=64)
+SMALL = {"updates": 2, "num_agents": 32, "policy_steps": 5, "flow_steps": 3, "flow_agents": 64}
+TINY = dataclasses.replace(SHORT, iterations=3, **SMALL)
 
 # A short run reaches about 0.4. Without best responses it would stay near 18, which is doing nothing's; responding for
 # ever to the crowd of those who do nothing gives 2.4.
@@ -48,6 +52,12 @@ BOUND = 1.0
 def train(args, tmp_path, **changes):
     run = solver.train(dataclasses.replace(args, runs_dir=tmp_path, **changes))
     return run, json.loads((run / "summary.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a run of two iterations, not to be written to."""
+    return train(TINY, tmp_path_factory.mktemp("finished"), iterations=2)[0]
 
 
 def test_short_run_reaches_the_bound_and_writes_what_it_promises(tmp_path):
@@ -61,6 +71,7 @@ def test_short_run_reaches_the_bound_and_writes_what_it_promises(tmp_path):
     loaded = load_equilibrium(run / "equilibrium.pt")
     assert loaded.game == LinearQuadratic()
     assert loaded.exploitability == summary["exploitability"]
+    assert loaded.policy.arguments["components"] == 1  # one Gaussian, the paper's
     again = exploitability(loaded.game, loaded.policy, num_agents=20_000, seed=7)
     assert again.value == pytest.approx(summary["exploitability"], abs=5 * summary["exploitability_stderr"] + 0.02)
     assert loaded.policy(0, np.zeros((3, 1))).shape == (3, 1)
@@ -104,10 +115,10 @@ def states_of(run):
     return {f"{part}.{name}": v for part in ("agent", "policy", "flow") for name, v in checkpoint[part].items()}
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(tmp_path):
+def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(finished, tmp_path):
     whole, whole_summary = train(TINY, tmp_path / "whole")
-    half, _ = train(TINY, tmp_path / "half", iterations=2)
-    resumed = solver.train(solver.parse(["--resume", str(half), "--iterations", "4"]))
+    half = Path(shutil.copytree(finished, tmp_path / "half"))
+    resumed = solver.train(solver.parse(["--resume", str(half), "--iterations", "3"]))
     assert resumed == half
     expected, found = states_of(whole), states_of(resumed)
     assert expected.keys() == found.keys()
@@ -117,17 +128,97 @@ def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(tmp_path):
     assert summary["exploitability"] == whole_summary["exploitability"]
 
 
-def test_seeds_and_averaging_have_an_effect(tmp_path):
-    base = train(TINY, tmp_path / "a")[1]["exploitability"]
-    assert train(TINY, tmp_path / "b", seed=2)[1]["exploitability"] != base
-    assert train(TINY, tmp_path / "c", averaging="uniform")[1]["exploitability"] != base
-    constants = train(TINY, tmp_path / "d", constants=("horizon=5", "A_bar=0.2"))[1]["constants"]
+def test_seeds_averaging_and_constants_have_an_effect(finished, tmp_path):
+    short = dataclasses.replace(TINY, iterations=2)
+    figures = [json.loads((finished / "summary.json").read_text())["exploitability"]]  # linear
+    figures.append(train(short, tmp_path / "b", seed=2)[1]["exploitability"])
+    figures += [train(short, tmp_path / how, averaging=how)[1]["exploitability"] for how in ("uniform", "quadratic")]
+    assert len(set(figures)) == 4
+    constants = train(short, tmp_path / "d", constants=("horizon=5", "A_bar=0.2"))[1]["constants"]
     assert (constants["horizon"], constants["A_bar"]) == (5, 0.2)
 
 
 def test_two_dimensions_and_a_mixture_head(tmp_path):
-    _, summary = train(TINY, tmp_path, constants=("dim=2", "B=[[0.2],[0.1]]"), components=2, iterations=2)
+    linear_quadratic = {"constants": ("dim=2", "B=[[0.2],[0.1]]"), "iterations": 2}
+    run, summary = train(TINY, tmp_path, **linear_quadratic, average_policy="mixture", components=2, waves=3)
     assert np.isfinite(summary["exploitability"])
+    assert load_equilibrium(run / "equilibrium.pt").policy.arguments["components"] == 2
+
+
+def test_games_have_defaults_of_their_own():
+    args = solver.parse(["--env-id", "four_rooms_v0", "--updates", "3"])
+    assert args == dataclasses.replace(solver.defaults("four_rooms_v0"), updates=3)
+    assert args.gae_lambda == 0.8
+    assert solver.parse([]) == solver.Args() == solver.defaults("lq_v0")
+    for env_id in solver.DEFAULTS:
+        solver.check(solver.defaults(env_id))
+
+
+@pytest.mark.parametrize(("env_id", "constants"), [("beach_bar_v0", ()), ("four_rooms_v0", ("crowd=congestion",))])
+def test_games_with_a_floor(env_id, constants, tmp_path, monkeypatch):
+    full = solver.exploitability
+    cells = []
+
+    def coarse(*arguments, **resolution):
+        cells.append(resolution.pop("cells", None))
+        return full(*arguments, **resolution, cells=12)
+
+    monkeypatch.setattr(solver, "exploitability", coarse)
+    args = dataclasses.replace(solver.defaults(env_id), iterations=2, oracle_every=2, oracle_cells=13, **SMALL)
+    run, summary = train(args, tmp_path, constants=(*constants, "horizon=4"))
+    assert summary["exploitability"] > 0
+    assert summary["constants"]["horizon"] == 4
+    assert (run / "equilibrium.png").stat().st_size > 10_000
+    first, second = torch.load(run / "checkpoint.pt", weights_only=True)["history"]
+    assert "charts/exploitability" not in first
+    assert {"charts/exploitability", "errors/best_response", "errors/leak"} <= second.keys()
+    assert second["errors/best_response"] > 0
+    assert cells == [13, 13, None, None]  # doing nothing, iteration 2, and both at the end
+
+
+def test_table_mirrors_what_leaks_past_the_border():
+    """Of a normal law that reaches beyond the beach, the table is the fold, which is what reflection makes of it."""
+    game, mean, std = BeachBar(horizon=1), -0.92, 0.08
+    flow = Flow(1, 1, 1).eval()
+    flow.location.fill_(mean)
+    flow.scale.fill_(std)
+    table, leak = solver.tabulate(flow, game)
+    law = scipy.stats.norm(mean, std)
+    assert leak == pytest.approx(law.cdf(-1), abs=2e-4)  # a midpoint rule is off by h^2/24 times the slope at its end
+    x = np.linspace(-0.99, -0.7, 50)
+    np.testing.assert_allclose(np.exp(table.at(1).log_density(x[:, None])), law.pdf(x) + law.pdf(-2 - x), rtol=2e-3)
+
+
+def test_table_keeps_all_mass_and_none_of_it_in_walls():
+    game = FourRooms(horizon=1)
+    flow = Flow(2, 1, 2).eval()
+    flow.scale.fill_(0.3)  # around the middle of the cross: most of it is in walls or near them
+    table, leak = solver.tabulate(flow, game)
+    points = np.random.default_rng(0).normal(size=(100_000, 2)) * 0.3
+    assert leak == pytest.approx(1 - game.floor.contains(points).mean(), abs=5e-3)
+    assert table.masses.sum(axis=1) == pytest.approx(1)
+    # The wall between two rooms: its mass goes to both sides of it alike, next to it.
+    beside, away = np.array([[0.06, 0.2], [0.2, 0.06]]), np.array([[0.16, 0.2], [0.2, 0.16]])
+    raw = flow.at(1)
+    assert np.all(table.at(1).log_density(beside) > raw.log_density(beside) + 0.5)
+    np.testing.assert_allclose(table.at(1).log_density(away), raw.log_density(away), atol=0.05)
+    assert np.all(np.isinf(table.at(1).log_density(np.array([[0.0, 0.2]]))))
+
+
+def test_a_game_without_a_floor_sees_the_flow_itself():
+    flow = Flow(1, 20, 1)
+    assert solver.tabulate(flow, LinearQuadratic()) == (flow, 0.0)
+
+
+@pytest.mark.parametrize("game", [LinearQuadratic(horizon=5), BeachBar(horizon=5)])
+def test_response_error_is_zero_for_the_best_response_and_positive_for_others(game):
+    flow = Flow(1, 5, 1).eval()
+    flow.scale.fill_(0.3)
+    crowd, _ = solver.tabulate(flow, game)
+    args = solver.Args(oracle_cells=60, oracle_agents=1000)
+    best = best_response(game, crowd, **({"cells": 60} if game.floor else {})).policy
+    assert solver.response_error(game, best, crowd, args) == pytest.approx(0, abs=1e-5)
+    assert solver.response_error(game, lambda t, x: np.full((len(x), 1), -1.0), crowd, args) > 0.01
 
 
 def run_command(*arguments, cwd):
@@ -142,6 +233,10 @@ def run_command(*arguments, cwd):
         (("--constants", "c_a=-1"), "c_a must be a finite number above 0"),
         (("--constants", "horizon"), "NAME=VALUE"),
         (("--iterations", "0"), "--iterations must be at least 1"),
+        (("--updates", "0"), "--updates must be at least 1"),
+        (("--policy-steps", "0"), "--policy-steps must be at least 1"),
+        (("--flow-steps", "0"), "--flow-steps must be at least 1"),
+        (("--gae-lambda", "nan"), "--gae-lambda must be in"),
         (("--resume", "nowhere"), "there is no checkpoint in nowhere"),
         (("--device", "cuda:99"), "--device cuda:99"),
         (("--num-agents", "1"), "--num-agents must be at least 2"),
@@ -156,11 +251,12 @@ def test_bad_arguments_are_value_errors(arguments, message, tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-def test_a_run_is_not_overwritten_unasked(tmp_path):
-    train(TINY, tmp_path, iterations=1)
+def test_a_run_is_not_overwritten_unasked(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / finished.name)
     with pytest.raises(ValueError, match="has a run already"):
         train(TINY, tmp_path, iterations=1)
-    train(TINY, tmp_path, iterations=1, overwrite=True)
+    _, summary = train(TINY, tmp_path, iterations=1, overwrite=True)
+    assert summary["iterations"] == 1
 
 
 @pytest.mark.parametrize(
@@ -168,31 +264,50 @@ def test_a_run_is_not_overwritten_unasked(tmp_path):
     [
         (("--updates", "14"), "--updates is 14, but the run in .* has 2"),  # 14 is the default
         (("--seed", "7"), "--seed is 7, but"),
+        (("--env-id", "four_rooms_v0"), "--env-id is 'four_rooms_v0', but the run in .* has 'lq_v0'"),
+        (("--constants", "A=0.8"), "--constants is .*A=0.8.*, but"),
         (("--iterations", "1"), "--iterations is 1, but the run in .* has done 2"),
     ],
 )
-def test_resume_refuses_a_contradiction(arguments, message, tmp_path):
-    run, _ = train(TINY, tmp_path, iterations=2)
+def test_resume_refuses_a_contradiction(arguments, message, finished):
     with pytest.raises(ValueError, match=message):
-        solver.parse(["--resume", str(run), *arguments])
+        solver.parse(["--resume", str(finished), *arguments])
 
 
-def test_resume_refuses_a_truncated_checkpoint(tmp_path):
-    run, _ = train(TINY, tmp_path, iterations=1)
-    checkpoint = run / "checkpoint.pt"
-    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+def test_resume_refuses_a_truncated_checkpoint(finished, tmp_path):
+    (tmp_path / "checkpoint.pt").write_bytes((finished / "checkpoint.pt").read_bytes()[:1000])
     with pytest.raises(ValueError, match="truncated"):
-        solver.parse(["--resume", str(run)])
+        solver.parse(["--resume", str(tmp_path)])
 
 
-def test_nan_stops_the_run_and_keeps_the_checkpoint(tmp_path, monkeypatch):
-    run, _ = train(TINY, tmp_path, iterations=1)
+def not_a_number(function):
+    return lambda *arguments: function(*arguments) * float("nan")
+
+
+@pytest.mark.parametrize(
+    ("owner", "method", "message"),
+    [
+        ("Agent", "value", "the loss of the best response in iteration 3 is nan"),
+        ("AveragePolicy", "log_prob", "the loss of the average policy in iteration 3 is nan"),
+        ("Flow", "log_prob", "the loss of the flow in iteration 3 is nan"),
+    ],
+)
+def test_nan_stops_the_run_and_keeps_the_checkpoint(owner, method, message, finished, tmp_path, monkeypatch):
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
     before = (run / "checkpoint.pt").read_bytes()
-    log_prob = solver.Flow.log_prob
-    monkeypatch.setattr(solver.Flow, "log_prob", lambda self, t, x: log_prob(self, t, x) * float("nan"))
-    with pytest.raises(solver.Divergence, match="flow in iteration 2 is nan"):
-        solver.train(solver.parse(["--resume", str(run), "--iterations", "2"]))
+    part = getattr(solver, owner)
+    monkeypatch.setattr(part, method, not_a_number(getattr(part, method)))
+    with pytest.raises(solver.Divergence, match=message):
+        solver.train(solver.parse(["--resume", str(run), "--iterations", "3"]))
     assert (run / "checkpoint.pt").read_bytes() == before
+
+
+def test_a_gradient_that_is_infinite_changes_nothing():
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.Adam([weight])
+    with pytest.raises(solver.Divergence, match="the gradient of the loss of the flow is"):
+        solver.descend((weight.abs() + 0).sqrt().sum(), optimizer, "flow", 0.5)
+    assert weight.item() == 0
 
 
 def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_resume(tmp_path):

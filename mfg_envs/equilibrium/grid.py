@@ -34,7 +34,7 @@ from mfg_envs.mean_field.grid import Grid, GridDistribution, Mesh
 FORMAT = "mfg-envs equilibrium on a grid, version 2"
 CELLS = {1: 200, 2: 80}  # across the longest side
 ACTIONS = {1: 11, 2: 5}  # across the action box, before refinement
-ITERATIONS = {1: 100, 2: 25}
+ITERATIONS = {1: 100, 2: 20}
 TAIL = 3.7  # standard deviations of the noise that the quadrature covers
 SPACING = 1.0  # of its nodes, in standard deviations: the trapezoidal rule is then good to 1e-8 for what is smooth
 SOURCES = (-0.25, 0.25)  # where in a cell mass starts from along each axis, in widths from the centre
