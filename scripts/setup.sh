@@ -6,6 +6,6 @@ python="${PYTHON:-python3}"
 stamp=.venv/installed
 if [ ! -f "$stamp" ] || [ pyproject.toml -nt "$stamp" ] || [ constraints.txt -nt "$stamp" ]; then
   "$python" -m venv .venv
-  .venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[solvers,dev]'
+  .venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[solvers,render,dev]'
   touch "$stamp"
 fi

@@ -26,6 +26,7 @@ import sys
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,7 +41,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from mfg_envs.envs import Policy, simulate
-from mfg_envs.equilibrium import AffinePolicy, best_response, exploitability, save_equilibrium, solve
+from mfg_envs.equilibrium import AffinePolicy, best_response, exploitability, load_equilibrium, save_equilibrium, solve
 from mfg_envs.equilibrium.grid import Model
 from mfg_envs.games import Game
 from mfg_envs.mean_field import Flow, Grid, MeanField
@@ -77,6 +78,8 @@ class Args:
     """the folder of an interrupted run, which goes on with its own arguments (--iterations may be raised)"""
     overwrite: bool = False
     """start anew in a folder that has a run already"""
+    capture_video: bool = False
+    """film the average policy at the end, swarm.mp4; needs the extra `render`"""
 
     # fictitious play
     iterations: int = 35
@@ -507,6 +510,11 @@ def train(args: Args) -> Path:
     (run / "summary.json").write_text(json.dumps(summary, indent=2, default=str) + "\n")
     save_equilibrium(run / "equilibrium.pt", game, policy, flow, nash.policy_return, nash.value)
     plot(run / "equilibrium.png", game, policy, flow, history, doing_nothing)
+    if args.capture_video:
+        from mfg_envs.viewer.film import film
+        from mfg_envs.viewer.players import Player
+
+        film(run / "swarm.mp4", game, [Player("average policy", policy, load_equilibrium(run / "equilibrium.pt"))])
     print(
         f"exploitability {nash.value:.4f} ± {nash.stderr:.4f}, {nash.value / doing_nothing:.2%} of doing nothing's; "
         f"results in {run}"
@@ -554,6 +562,8 @@ def check(args: Args) -> None:
             raise ValueError(f"{name} must be above 0, got {value}")
         if field.name == "gae_lambda" and not 0 <= value <= 1:
             raise ValueError(f"{name} must be in [0, 1], got {value}")
+    if args.capture_video and not all(map(find_spec, ("pygame", "imageio_ffmpeg"))):
+        raise ValueError("--capture-video needs the extra `render`: pip install 'mfg-envs[render]'")
     if args.device != "cpu" and not torch.cuda.is_available():
         raise ValueError(f"--device {args.device}: PyTorch sees no such device here")
 
@@ -594,7 +604,7 @@ def parse(arguments: list[str] | None = None) -> Args:
     args = tyro.cli(Args, args=arguments, default=old)
     for field in dataclasses.fields(Args):
         given, kept = getattr(args, field.name), getattr(old, field.name)
-        if field.name != "iterations" and given != kept:
+        if field.name not in ("iterations", "capture_video") and given != kept:
             raise ValueError(
                 f"--{field.name.replace('_', '-')} is {given!r}, but the run in {args.resume} has {kept!r}"
             )

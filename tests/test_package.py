@@ -13,7 +13,7 @@ import pytest
 
 import mfg_envs
 
-HEAVY = ("torch", "zuko", "pygame", "matplotlib", "tyro", "tqdm", "tensorboard", "imageio")
+HEAVY = ("torch", "zuko", "pygame", "matplotlib", "tyro", "tqdm", "tensorboard", "imageio_ffmpeg")
 
 
 def run(program, *options):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from gymnasium import spaces
@@ -17,6 +18,16 @@ from mfg_envs.games.base import as_floats
 from mfg_envs.mean_field import Distribution, Empirical, MeanField
 
 Policy = Callable[[int, np.ndarray], np.ndarray]  # policy(t, x (n, d)) -> a (n, k), float64
+
+
+class Played(NamedTuple):
+    """One step: the time t, states x (N, d), actions a (N, k) as given, the crowd mu, and the rewards (N,)."""
+
+    t: int
+    x: np.ndarray
+    a: np.ndarray
+    mu: Distribution
+    rewards: np.ndarray
 
 
 class Crowd:
@@ -45,6 +56,7 @@ class Crowd:
         self.bandwidth = bandwidth
         self._reads_actions = "mean_action" in game.reward_reads | game.dynamics_reads
         self.t: int | None = None  # None until the first reset
+        self.played: Played | None = None  # the step that led here; None at t = 0
         self.x: np.ndarray
         self.rng: np.random.Generator
 
@@ -70,7 +82,7 @@ class Crowd:
             if len(outside):
                 i = outside[0]
                 raise ValueError(f"initial_state of agent_{i} is not in the state space of the game: {x[i]}")
-        self.rng, self.t, self.x = rng, 0, x
+        self.rng, self.t, self.x, self.played = rng, 0, x, None
 
     def distribution(self, a: np.ndarray | None = None) -> Distribution:
         """mu_t: the frozen crowd's, or the agents' own; their actions `a` (N, k) count if the game reads their mean."""
@@ -97,11 +109,12 @@ class Crowd:
             i = np.flatnonzero(np.isnan(a).any(axis=1))[0]
             raise ValueError(f"the action of agent_{i} is NaN: {a[i]}")
         mu = self.distribution(a)
-        rewards = game.reward(t, self.x, a, mu)
-        self.x = game.step(t, self.x, a, mu, self.rng.standard_normal(self.x.shape))
+        x, rewards = self.x, game.reward(t, self.x, a, mu)
+        self.x = game.step(t, x, a, mu, self.rng.standard_normal(x.shape))
         self.t = t + 1
         if self.done:
             rewards = rewards + game.terminal_reward(self.x, self.distribution())
+        self.played = Played(t, x, a, mu, rewards)
         return rewards
 
     def observations(self) -> np.ndarray:

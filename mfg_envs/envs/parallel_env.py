@@ -11,6 +11,7 @@ from gymnasium import spaces
 from pettingzoo import ParallelEnv
 
 from mfg_envs.envs.core import Crowd, action_space, observation_space, state_space
+from mfg_envs.envs.rendering import Rendering
 from mfg_envs.games import Game
 from mfg_envs.mean_field import MeanField
 
@@ -35,12 +36,17 @@ class CrowdParallelEnv(ParallelEnv[str, np.ndarray, np.ndarray]):
         game: the game.
         num_agents: N.
         mean_field: the frozen crowd, None for each other's company.
-        render_mode: None; there is no drawing yet.
+        render_mode: "human" for a window that follows every reset and step, "rgb_array" for pictures; see `render`.
         bandwidth: of the density of each other's company; None for the rule in docs/density.md.
         name: shown by `str(env)`.
     """
 
-    metadata: dict[str, Any] = {"name": "crowd_v0", "render_modes": [], "render_fps": 30, "is_parallelizable": True}
+    metadata: dict[str, Any] = {
+        "name": "crowd_v0",
+        "render_modes": ["human", "rgb_array"],
+        "render_fps": 30,
+        "is_parallelizable": True,
+    }
 
     def __init__(
         self,
@@ -51,8 +57,7 @@ class CrowdParallelEnv(ParallelEnv[str, np.ndarray, np.ndarray]):
         bandwidth: float | None = None,
         name: str | None = None,
     ) -> None:
-        check_render_mode(render_mode, self.metadata)
-        self.render_mode = render_mode
+        self.rendering, self.render_mode = Rendering(render_mode, self.metadata), render_mode
         self.crowd = Crowd(game, num_agents, mean_field, bandwidth)
         if name is not None:
             self.metadata = {**self.metadata, "name": name}
@@ -90,6 +95,7 @@ class CrowdParallelEnv(ParallelEnv[str, np.ndarray, np.ndarray]):
         self.crowd.reset(rng, (options or {}).get("initial_state"))
         self._rng = rng
         self.agents = self.possible_agents[:]
+        self.rendering.follow(self.crowd)
         return self._observe(), self._infos()
 
     def step(
@@ -106,6 +112,7 @@ class CrowdParallelEnv(ParallelEnv[str, np.ndarray, np.ndarray]):
         done = self.crowd.done
         if done:
             self.agents = []
+        self.rendering.follow(self.crowd)
         return (
             self._observe(),
             dict(zip(agents, rewards.tolist(), strict=True)),
@@ -117,6 +124,19 @@ class CrowdParallelEnv(ParallelEnv[str, np.ndarray, np.ndarray]):
     def state(self) -> np.ndarray:
         """The crowd: states of all agents, (N, d) float32."""
         return self.crowd.observations()[:, :-1].copy()
+
+    def render(self) -> np.ndarray | None:
+        """Draw the crowd: a picture (720, 720, 3) uint8, or None after showing it in a window; see docs/viewer.md.
+
+        Raises:
+            ImportError: if pygame-ce is not installed (the extra `render`).
+            ResetNeeded: before the first reset.
+        """
+        return self.rendering.render(self.crowd)
+
+    def close(self) -> None:
+        """Close the window, if there is one."""
+        self.rendering.close()
 
     def _observe(self) -> dict[str, np.ndarray]:
         return dict(zip(self.possible_agents, self.crowd.observations(), strict=True))
@@ -159,9 +179,3 @@ class CrowdParallelEnv(ParallelEnv[str, np.ndarray, np.ndarray]):
             if action.shape != (self.game.action_dim,):
                 return f"the action of {agent} must have shape ({self.game.action_dim},), got {action.shape}"
         return "actions cannot be stacked"
-
-
-def check_render_mode(render_mode: str | None, metadata: dict[str, Any]) -> None:
-    """Raise a ValueError unless the mode is None or one of those in the metadata."""
-    if render_mode is not None and render_mode not in metadata["render_modes"]:
-        raise ValueError(f"render_mode must be None or one of {metadata['render_modes']}, got {render_mode!r}")

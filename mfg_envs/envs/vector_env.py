@@ -10,7 +10,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from mfg_envs.envs.core import Crowd, action_space, observation_space
-from mfg_envs.envs.parallel_env import check_render_mode
+from mfg_envs.envs.rendering import Rendering
 from mfg_envs.games import Game
 from mfg_envs.mean_field import MeanField
 
@@ -29,11 +29,15 @@ class CrowdVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         game: the game.
         num_envs: N.
         mean_field: the frozen crowd, None for each other's company.
-        render_mode: None; there is no drawing yet.
+        render_mode: "human" for a window that follows every reset and step, "rgb_array" for pictures; see `render`.
         bandwidth: of the density of each other's company; None for the rule in docs/density.md.
     """
 
-    metadata: dict[str, Any] = {"render_modes": [], "render_fps": 30, "autoreset_mode": AutoresetMode.NEXT_STEP}
+    metadata: dict[str, Any] = {
+        "render_modes": ["human", "rgb_array"],
+        "render_fps": 30,
+        "autoreset_mode": AutoresetMode.NEXT_STEP,
+    }
 
     def __init__(
         self,
@@ -43,8 +47,7 @@ class CrowdVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         render_mode: str | None = None,
         bandwidth: float | None = None,
     ) -> None:
-        check_render_mode(render_mode, self.metadata)
-        self.render_mode = render_mode
+        self.rendering, self.render_mode = Rendering(render_mode, self.metadata), render_mode
         self.crowd = Crowd(game, num_envs, mean_field, bandwidth)
         self.num_envs = self.crowd.num_agents
         self.single_observation_space = observation_space(game)
@@ -69,6 +72,7 @@ class CrowdVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self.crowd.reset(rng, (options or {}).get("initial_state"))
         if seed is not None:
             self._np_random, self._np_random_seed = rng, seed
+        self.rendering.follow(self.crowd)
         return self.crowd.observations(), {}
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
@@ -82,7 +86,22 @@ class CrowdVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             observations, info = self.reset()
             return observations, np.zeros(self.num_envs), self._flags(False), self._flags(False), info
         rewards = self.crowd.step(actions)
+        self.rendering.follow(self.crowd)
         return self.crowd.observations(), rewards, self._flags(self.crowd.done), self._flags(False), {}
+
+    def render(self) -> tuple[np.ndarray] | None:
+        """Draw all agents in one picture: a tuple of one array (720, 720, 3) uint8, or None after showing it.
+
+        Raises:
+            ImportError: if pygame-ce is not installed (the extra `render`).
+            ResetNeeded: before the first reset.
+        """
+        picture = self.rendering.render(self.crowd)
+        return None if picture is None else (picture,)
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Close the window, if there is one."""
+        self.rendering.close()
 
     def _flags(self, value: bool) -> np.ndarray:
         return np.full(self.num_envs, value)

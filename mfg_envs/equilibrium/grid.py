@@ -95,6 +95,22 @@ class Mixture:
             if hasattr(policy, "reset"):
                 policy.reset(len(rows), rng)
 
+    def select(self, rows: np.ndarray) -> None:
+        """Go on with these of the agents, (m,) indices that may repeat: each keeps its component, as do its copies.
+
+        Raises:
+            ValueError: before the first `reset`.
+        """
+        if self._rows is None:
+            raise ValueError("reset(n, rng) must be called first")
+        chosen, rank = np.empty((2, sum(map(len, self._rows))), dtype=np.intp)
+        for i, old in enumerate(self._rows):
+            chosen[old], rank[old] = i, np.arange(len(old))
+        self._rows = [np.flatnonzero(chosen[rows] == i) for i in range(len(self.policies))]
+        for policy, new in zip(self.policies, self._rows, strict=True):
+            if hasattr(policy, "select"):
+                policy.select(rank[rows[new]])
+
     def __call__(self, t: int, x: np.ndarray) -> np.ndarray:
         """Actions at t of the agents of the last `reset`, in the same order: x (n, d) -> (n, k).
 

@@ -69,6 +69,11 @@ class Game(ABC):
         """Upper bounds of the state, (d,): the floor's, for a game that has one."""
         return np.array(self._need_floor().high)
 
+    @property
+    def landmarks(self) -> dict[str, np.ndarray]:
+        """Places that pictures mark, by name, each (d,): none, unless the game has some."""
+        return {}
+
     def _need_floor(self) -> FloorPlan:
         if self.floor is None:
             raise NotImplementedError(f"{type(self).__name__} has no floor: it must give state_low and state_high")

@@ -98,6 +98,11 @@ class BeachBar(Game):
         return BEACH
 
     @property
+    def landmarks(self) -> dict[str, np.ndarray]:
+        """The bar."""
+        return {"bar": np.array([self.x_bar])}
+
+    @property
     def action_low(self) -> np.ndarray:
         """-1, (1,)."""
         return np.array([-1.0])

@@ -132,6 +132,11 @@ class FourRooms(Game):
         return FloorPlan((-1.0, -1.0), (1.0, 1.0), self.walls)
 
     @property
+    def landmarks(self) -> dict[str, np.ndarray]:
+        """The goal, if there is one."""
+        return {"goal": np.array(self.x_goal)} if self.crowd == "congestion" else {}
+
+    @property
     def action_low(self) -> np.ndarray:
         """(-1, -1)."""
         return np.array([-1.0, -1.0])

@@ -118,6 +118,11 @@ class LinearQuadratic(Game):
         return len(self.B[0]) if np.ndim(self.B) == 2 else self.dim  # type: ignore[index,arg-type]
 
     @property
+    def landmarks(self) -> dict[str, np.ndarray]:
+        """The target."""
+        return {"target": np.broadcast_to(np.array(self.x_target), self.dim)}
+
+    @property
     def action_low(self) -> np.ndarray:
         """-10 for each coordinate, (k,)."""
         return -self.action_high
