@@ -9,9 +9,11 @@ from typing import Any
 
 
 def write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows with the same keys to a CSV, floats with six significant digits."""
+    """Write rows with the same keys to a CSV, whole or not at all, floats with six significant digits."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
         writer.writeheader()
         writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    partial.replace(path)

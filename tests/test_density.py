@@ -8,7 +8,7 @@ from scipy.ndimage import label
 from scipy.stats import gaussian_kde, norm
 
 from mfg_envs.games.floor_plan import FloorPlan, cross_of_rooms
-from mfg_envs.mean_field.density import KernelDensity
+from mfg_envs.mean_field.density import KernelDensity, density_met
 
 LINE = FloorPlan((-1.0,), (1.0,))
 CUT_LINE = FloorPlan((0.0,), (3.0,), (((1.0,), (1.2,)),))
@@ -401,3 +401,37 @@ def test_bad_points():
         with pytest.raises(ValueError, match="points"):
             estimate.density(points)
     assert estimate.density(np.zeros((0, 2))).shape == (0,)
+
+
+# --- one more agent --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("others", [1, 3, 40, 2000])
+@on_every_floor
+def test_what_one_more_agent_meets_is_its_leave_one_out_density(floor, others):
+    """Crowds of several widths, so that points have several bandwidths and crowds share some."""
+    rng = np.random.default_rng(others)
+    everyone = uniform(floor, 3 * others, seed=others).reshape(3, others, -1)
+    everyone[1] = everyone[1, :1]  # all in one place
+    points = np.stack([uniform(floor, 6, seed=seed) for seed in rng.integers(1000, size=3)])
+    met = density_met(everyone, points, floor)
+    for crowd, x, row in zip(everyone, points, met, strict=True):
+        wanted = [KernelDensity(np.vstack([crowd, one]), floor).leave_one_out()[-1] for one in x]
+        np.testing.assert_allclose(row, wanted, rtol=1e-9, atol=1e-10)
+
+
+def test_one_more_agent_must_be_on_the_floor_and_so_must_the_others():
+    inside, wall = np.full((1, 4, 2), 0.5), np.zeros((1, 1, 2))
+    for others, points in ((inside, wall), (wall, inside), (inside, inside + 1)):
+        with pytest.raises(ValueError, match="states must be on the floor"):
+            density_met(others, points, ROOMS)
+
+
+def test_one_more_agent_needs_others_of_its_own_kind():
+    x = np.full((2, 4, 2), 0.5)
+    for others, points in ((x[0], x), (x, x[0]), (x, x[:1]), (x, x[:, :0]), (x[:, :0], x), (x[..., :1], x[..., :1])):
+        with pytest.raises(ValueError, match="must have shape"):
+            density_met(others, points, ROOMS)
+    for others, points in ((x, x * np.nan), (x * np.inf, x)):
+        with pytest.raises(ValueError, match="must be finite"):
+            density_met(others, points, ROOMS)

@@ -109,3 +109,36 @@ class Exploitability:
 
     def __float__(self) -> float:
         return self.value
+
+
+@dataclass(frozen=True)
+class NPlayerGap:
+    """What one of N players gains by its best deviation from a policy that all others keep; `float()` gives `value`.
+
+    Attributes:
+        value: the gain, in the N-player game. Exact for linear-quadratic games; for others it is what a deviation
+            earned, a lower bound that may be negative by chance.
+        stderr: standard error of `value`, 0 where it is exact.
+        policy_return: J_N, what everybody earns in the N-player game if all keep the policy.
+        mean_field_return: J, what they earn in the mean field of the policy.
+        difference_stderr: standard error of `difference`, 0 where it is exact.
+    """
+
+    value: float
+    stderr: float
+    policy_return: float
+    mean_field_return: float
+    difference_stderr: float
+
+    def __float__(self) -> float:
+        return self.value
+
+    @property
+    def difference(self) -> float:
+        """J_N - J. No one's gain: finite crowds differ from the mean field, and so does the estimate of a density."""
+        return self.policy_return - self.mean_field_return
+
+    @property
+    def below_noise(self) -> bool:
+        """Whether `value` is less than two standard errors."""
+        return self.value < 2 * self.stderr

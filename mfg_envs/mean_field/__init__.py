@@ -6,6 +6,7 @@
 from typing import TYPE_CHECKING, Any
 
 from mfg_envs.mean_field.base import Distribution, MeanField
+from mfg_envs.mean_field.distance import wasserstein
 from mfg_envs.mean_field.empirical import Empirical
 from mfg_envs.mean_field.gaussian import Gaussian
 from mfg_envs.mean_field.grid import Grid
@@ -13,7 +14,7 @@ from mfg_envs.mean_field.grid import Grid
 if TYPE_CHECKING:
     from mfg_envs.mean_field.flow import Flow
 
-__all__ = ["Distribution", "Empirical", "Flow", "Gaussian", "Grid", "MeanField"]
+__all__ = ["Distribution", "Empirical", "Flow", "Gaussian", "Grid", "MeanField", "wasserstein"]
 
 
 def __getattr__(name: str) -> Any:

@@ -28,6 +28,7 @@ COARSE = {1: 32, 2: 16}  # cells a side (of a square floor) on which the bandwid
 FINE = {1: 512, 2: 96}  # cells a side of the finest mesh
 LONGEST = {1: 512, 2: 256}  # cells along a side of the finest mesh, however oblong the floor
 LADDER = 8  # bandwidths from the data are rounded to powers of 2^(1/8), so that operators are found in the cache
+MOST_NODES = 1_000_000  # of several crowds that are smoothed together
 REACH = 5.0  # without a floor, the box ends this many bandwidths beyond the outermost samples
 
 
@@ -152,6 +153,53 @@ class KernelDensity:
         return (self._smoother.area * self._unit**dim).reshape(self.values.shape)
 
 
+def density_met(others: np.ndarray, points: np.ndarray, floor: FloorPlan) -> np.ndarray:
+    """The density that one more agent meets at each of several points, among N - 1 others; for M crowds of others.
+
+    At each point it is what `KernelDensity.leave_one_out` of that agent and the others gives to the agent, up to
+    rounding: it does not count itself, but the bandwidth is chosen for all N. Crowds and points that have a bandwidth
+    in common are done together.
+
+    Args:
+        others: (M, N-1, d) states on the floor, N of at least 2.
+        points: (M, n, d) states on the floor.
+        floor: borders and walls, of dimension d = 1 or 2.
+
+    Returns:
+        (M, n).
+
+    Raises:
+        ValueError: if the shapes do not fit together, or a state is not finite or not on the floor.
+    """
+    for name, x in (("others", others), ("points", points)):
+        if x.ndim != 3 or x.shape[1] == 0 or (len(x), x.shape[2]) != (len(others), floor.dim) or not floor.dim <= 2:
+            raise ValueError(f"{name} must have shape (M, agents, {floor.dim}) for M crowds, got {x.shape}")
+        if not np.isfinite(x).all():
+            raise ValueError(f"{name} must be finite")
+    count = others.shape[1]
+    bandwidth = _rounded(_clusters(floor).spread_with_one_more(others, points), count + 1, floor)
+    density = np.empty(bandwidth.shape)
+    for h in np.unique(bandwidth):
+        smoother, here = _smoother(floor, float(h)), bandwidth == h
+        mesh, having = smoother.mesh, np.flatnonzero(here.any(axis=1))
+        for crowds in np.array_split(having, math.ceil(len(having) * mesh.size / MOST_NODES)):
+            number, point = np.nonzero(here[crowds])
+            cell, weights = _place(mesh, others[crowds].reshape(-1, floor.dim))
+            cell += np.repeat(np.arange(len(crowds)) * mesh.size, count)
+            values = smoother.smooth(mesh.deposit(cell, weights, len(crowds)) / count)
+            cell, weights = _place(mesh, points[crowds[number], point])
+            density[crowds[number], point] = mesh.interpolate(values, cell + number * mesh.size, weights)
+    return density
+
+
+def _place(mesh: _Mesh, x: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The cells of states x (n, d), and the weights of the cells' corners."""
+    cell, fraction = mesh.locate(np.ascontiguousarray(x.T))
+    if cell.max() == mesh.size:
+        raise ValueError(f"states must be on the floor, outside its walls, got {x[cell.argmax()].tolist()}")
+    return cell, _corner_weights(fraction)
+
+
 # --- the bandwidth ---------------------------------------------------------------------------------------------------
 
 
@@ -172,10 +220,14 @@ def _checked(bandwidth: float, finest: float) -> float:
 
 def _rule(floor: FloorPlan, z: np.ndarray) -> float:
     """The bandwidth chosen from the samples z (d, N) on the floor."""
-    d, n = z.shape
+    return float(_rounded(_clusters(floor).spread(z), z.shape[1], floor))
+
+
+def _rounded(spread: np.ndarray | float, n: int, floor: FloorPlan) -> np.ndarray:
+    """The bandwidth for n samples of this spread."""
     finest = _finest(floor)
-    wanted = max(1.2 * _clusters(floor).spread(z) * n ** (-1 / (d + 4)), finest)
-    return max(2.0 ** (round(LADDER * math.log2(wanted)) / LADDER), finest)
+    wanted = np.maximum(1.2 * spread * n ** (-1 / (floor.dim + 4)), finest)
+    return np.maximum(2.0 ** (np.round(LADDER * np.log2(wanted)) / LADDER), finest)
 
 
 def _bandwidth_without_floor(z: np.ndarray, bandwidth: float | None) -> float:
@@ -240,9 +292,7 @@ class _Clusters:
         precision = sum(max(1 / v - 12 / side**2, 0.0) for v, side in zip(variances, self.sides, strict=True)) / d
         variance = 1 / max(precision, d / sum(variances))
 
-        u = np.minimum(np.maximum((z - self.low) * self.per_unit, 0.0), self.last).astype(np.intp)
-        cell = u[0] if d == 1 else u[0] * self.stride + u[1]
-        count = np.bincount(cell, minlength=self.scale.size) * self.scale
+        count = np.bincount(self._cell(z), minlength=self.scale.size) * self.scale
         adjacent = sum((count[step:] * count[:-step]) @ weight for step, weight in self.pairs)
         same = (count * (count - self.scale)) @ self.half_degree
         rho = float((adjacent + self.imaginary) / (same + self.imaginary))
@@ -250,6 +300,35 @@ class _Clusters:
             within = self.width_squared * (1 / (-4 * math.log(rho)) - 1 / 12)
             variance = min(variance, max(within, self.width_squared / 16))
         return math.sqrt(variance)
+
+    def spread_with_one_more(self, others: np.ndarray, points: np.ndarray) -> np.ndarray:
+        """`spread` of each of M crowds and one more agent, at each of n points: (M, N-1, d), (M, n, d) -> (M, n)."""
+        crowds, count, d = others.shape
+        mean = others.mean(axis=1, keepdims=True)
+        variances = (others.var(axis=1, keepdims=True) + (points - mean) ** 2 / (count + 1)) * (count / (count + 1))
+        with np.errstate(divide="ignore"):
+            precision = np.maximum(1 / variances - 12 / np.square(self.sides), 0.0).sum(axis=-1) / d
+            variance: np.ndarray = 1 / np.maximum(precision, d / variances.sum(axis=-1))
+
+        size, row = self.scale.size, np.arange(crowds)[:, None]
+        taken = (row * size + self._cell(others.reshape(-1, d).T).reshape(crowds, count)).ravel()
+        n = np.bincount(taken, minlength=crowds * size).reshape(crowds, size) * self.scale
+        same, around = (n * (n - self.scale)) @ self.half_degree, np.zeros(n.shape)
+        for step, weight in self.pairs:
+            around[:, step:] += weight * n[:, :-step]
+            around[:, :-step] += weight * n[:, step:]
+        adjacent = (n * around).sum(axis=1) / 2
+        # one more agent in a cell: so many more pairs with adjacent cells, and within
+        cell = self._cell(points.reshape(-1, d).T).reshape(points.shape[:2])
+        pairs = adjacent[:, None] + (self.scale * around)[row, cell] + self.imaginary
+        rho = pairs / (same[:, None] + (2 * self.scale * self.half_degree * n)[row, cell] + self.imaginary)
+        with np.errstate(divide="ignore"):
+            within = self.width_squared * (0.25 / np.log(1 / np.minimum(rho, 1.0)) - 1 / 12)  # infinite at 1
+        return np.sqrt(np.minimum(variance, np.maximum(within, self.width_squared / 16)))
+
+    def _cell(self, z: np.ndarray) -> np.ndarray:
+        u = np.minimum(np.maximum((z - self.low) * self.per_unit, 0.0), self.last).astype(np.intp)
+        return u[0] if len(u) == 1 else u[0] * self.stride + u[1]
 
 
 # --- the mesh --------------------------------------------------------------------------------------------------------
@@ -310,15 +389,15 @@ class _Mesh:
     def _number(self, index: np.ndarray) -> np.ndarray:
         return index[0] if len(index) == 1 else index[0] * self.shape[1] + index[1]
 
-    def deposit(self, cell: np.ndarray, weights: list[np.ndarray]) -> np.ndarray:
-        """Sum of the weights of all points at each node, of the shape of the nodes."""
-        mass = np.zeros(self.size)
+    def deposit(self, cell: np.ndarray, weights: list[np.ndarray], crowds: int = 1) -> np.ndarray:
+        """Sum of the points' weights at each node, (crowds, *shape); the cells of crowd k are numbered from k size."""
+        mass = np.zeros(crowds * self.size)
         for step, weight in zip(self.corner_steps, weights, strict=True):
-            mass[step:] += np.bincount(cell, weight, self.size - step)
-        return mass.reshape(self.shape)
+            mass[step:] += np.bincount(cell, weight, len(mass) - step)
+        return mass.reshape(crowds, *self.shape)
 
     def interpolate(self, values: np.ndarray, cell: np.ndarray, weights: list[np.ndarray]) -> np.ndarray:
-        """The function with these values at the nodes, at each point: (n,)."""
+        """The function with these values at the nodes, at each point: (n,); crowds are numbered as for `deposit`."""
         values = values.ravel()
         result = np.zeros(len(cell))
         for step, weight in zip(self.corner_steps, weights, strict=True):
@@ -396,10 +475,10 @@ class _Smoother:
         self.own = self._own(x_kernels[x_index], y_kernels[y_index])
 
     def smooth(self, mass: np.ndarray) -> np.ndarray:
-        """The density at the nodes from the mass at the nodes."""
-        columns = _along(self.columns, (mass * self.inverse_area).T)
-        rows = _along(self.rows, columns.T)
-        return np.ascontiguousarray(_along(self.columns, rows.T).T)
+        """The density at the nodes from the mass at the nodes: (crowds, *shape) -> (crowds, *shape)."""
+        columns = _along(self.columns, (mass * self.inverse_area).transpose(2, 0, 1))
+        rows = _along(self.rows, columns.transpose(2, 1, 0))
+        return np.ascontiguousarray(_along(self.columns, rows.transpose(2, 1, 0)).transpose(1, 2, 0))
 
     def at_itself(self, cell: np.ndarray, fraction: np.ndarray) -> np.ndarray:
         """Density of a unit mass at its own place: a quadratic in each coordinate of where it is in its cell."""
@@ -476,13 +555,14 @@ def _runs(kernels: np.ndarray, index: np.ndarray) -> list[tuple[np.ndarray, int,
 
 
 def _along(runs: list[tuple[np.ndarray, int, int]], lines: np.ndarray) -> np.ndarray:
-    """Each line times its matrix: (lines, n) -> (lines, n)."""
+    """Each line of each crowd times the line's matrix: (lines, crowds, n) -> (lines, crowds, n)."""
     lines = np.ascontiguousarray(lines)
     result = np.empty_like(lines)
+    n = lines.shape[2]
     for kernel, start, stop in runs:
-        np.dot(lines[start:stop], kernel, out=result[start:stop])
+        np.dot(lines[start:stop].reshape(-1, n), kernel, out=result[start:stop].reshape(-1, n))
     return result
 
 
 _clusters = lru_cache(maxsize=64)(_Clusters)
-_smoother = lru_cache(maxsize=64)(_Smoother)
+_smoother = lru_cache(maxsize=128)(_Smoother)
