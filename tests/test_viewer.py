@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import warnings
+from dataclasses import dataclass, field
 from pathlib import Path
 
 os.environ["SDL_VIDEODRIVER"] = "dummy"
@@ -31,7 +32,7 @@ from mfg_envs.viewer import cli, palette, sprites
 from mfg_envs.viewer.film import film, picture
 from mfg_envs.viewer.layout import SIDE, Layout, ticks
 from mfg_envs.viewer.painter import Painter
-from mfg_envs.viewer.players import Nothing, Player, Uniform, exact, line_up, make_game
+from mfg_envs.viewer.players import Nothing, Player, Uniform, exact, line_up, make_game, title
 from mfg_envs.viewer.pygame_ce import pygame
 from mfg_envs.viewer.scene import Motion, Scene, common_scale
 from mfg_envs.viewer.session import Session, nash_means, sessions, steer
@@ -1382,3 +1383,17 @@ def test_the_solver_films_its_average_policy(tmp_path):
     run = solver.train(args)
     assert (run / "swarm.mp4").stat().st_size > 10_000
     assert exploitability(LinearQuadratic(horizon=3), Nothing(LINE), num_agents=4).value > 0
+
+
+def test_a_title_names_the_constants_that_differ_also_where_a_field_has_no_default():
+    @dataclass(frozen=True)
+    class Beach(BeachBar):
+        pier: float = field(kw_only=True)
+
+    assert title(BeachBar()) == "BeachBar"
+    assert title(BeachBar(x_bar=0.1)) == "BeachBar, x_bar=0.1"
+    assert title(Beach(pier=0.5)) == "Beach, pier=0.5"
+    env = CrowdParallelEnv(Beach(pier=0.5), num_agents=5, render_mode="rgb_array")
+    env.reset(seed=0)
+    assert env.render().shape == (720, 720, 3)
+    env.close()

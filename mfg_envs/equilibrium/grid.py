@@ -1,9 +1,9 @@
 """Equilibria, best responses and exploitability on a grid, for any game of dimension 1 or 2. Ours.
 
-A state is the centre of a cell. Where a step leads to is read off `game.step` alone, at quadrature nodes of the noise,
-and what arrives at a point is dealt out to the cells around it by quadratic B-splines. Those add a quarter of a cell's
-width squared to the variance of a step, so that much is taken out of the noise. Backwards in time this operator gives
-values, forwards the flow of the crowd: on the grid the two are exactly adjoint.
+A state is a cell. Where a step leads to is read off `game.step` alone, from a few points of the cell and at quadrature
+nodes of the noise, and what arrives at a point is dealt out to the cells around it by quadratic B-splines. What points
+and splines add to the variance of a step is taken out of the noise. Backwards in time this operator gives values,
+forwards the flow of the crowd: on the grid the two are exactly adjoint.
 
 The equilibrium is found by fictitious play: best responses to the average of the flows so far.
 """
@@ -161,7 +161,9 @@ class Transition:
 
     If actions do no more than shift the noise, `step(x, a, z) = step(x, a0, z + S(a))`, which is tried and not
     assumed, the points are those of the idle action a0 at fixed nodes of z, and an action only weighs them: any action
-    then costs little. If not, every action has points of its own.
+    then costs little. The nodes are staggered, along one axis at even t and along the other at odd t, as steps past
+    the corner of a wall jump, which a fixed lattice of nodes sees too coarsely. If actions do more, every one has
+    points of its own, which start from the centres of the cells.
     """
 
     def __init__(self, model: Model, t: int, mu: Distribution | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import hashlib
 import importlib
 import json
@@ -152,6 +153,6 @@ def make_game(env_id: str, constants: Sequence[str] = ()) -> Game:
 
 def title(game: Game) -> str:
     """The game's name and those of its constants that are not the default."""
-    plain = type(game)()
-    changed = [f"{k}={v}" for k, v in game.constants.items() if v != plain.constants[k]]
+    plain = {field.name: field.default for field in dataclasses.fields(game)}  # type: ignore[arg-type]
+    changed = [f"{k}={v}" for k, v in game.constants.items() if v != plain[k]]
     return ", ".join([type(game).__name__, *changed])
