@@ -1,4 +1,4 @@
-"""The average policy as a network of t/T and x, with a Gaussian head or a mixture of Gaussians.
+"""Policies as networks of t/T and x: the average policy, and one best response.
 
 Source: DEDA-FP (arXiv 2510.22158) learns the average policy by behavioural cloning with a Gaussian head. The mixture
 head is ours: an average of best responses that go through different doors has several modes.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -29,7 +29,88 @@ def features(x: Tensor, tau: Tensor, waves: int, frequencies: int) -> Tensor:
     return torch.cat([x, torch.sin(phases), torch.cos(phases), tau, torch.cos(ticks)], dim=1)
 
 
-class AveragePolicy(nn.Module):
+class _Network(nn.Module):
+    """A ReLU network of features of x and t/T; its output is zero at first."""
+
+    def __init__(
+        self,
+        outputs: int,
+        dim: int,
+        action_dim: int,
+        horizon: int,
+        location: tuple[float, ...],
+        scale: tuple[float, ...],
+        action_scale: tuple[float, ...],
+        hidden: tuple[int, ...],
+        frequencies: int,
+        waves: int,
+    ) -> None:
+        super().__init__()
+        self.dim, self.action_dim, self.horizon = dim, action_dim, horizon
+        self.frequencies, self.waves = frequencies, waves
+        self.arguments: dict[str, Any] = {
+            "dim": dim,
+            "action_dim": action_dim,
+            "horizon": horizon,
+            "location": tuple(map(float, location)),
+            "scale": tuple(map(float, scale)),
+            "action_scale": tuple(map(float, action_scale)),
+            "hidden": tuple(hidden),
+            "frequencies": frequencies,
+            "waves": waves,
+        }
+        self.location: Tensor
+        self.scale: Tensor
+        self.action_scale: Tensor
+        self.register_buffer("location", torch.tensor(location, dtype=torch.float32))
+        self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32))
+        self.register_buffer("action_scale", torch.tensor(action_scale, dtype=torch.float32))
+        self.inputs = dim * (1 + 2 * waves) + 1 + frequencies
+        widths = (self.inputs, *hidden)
+        layers = [module for pair in pairwise(widths) for module in (nn.Linear(*pair), nn.ReLU())]
+        self.net = nn.Sequential(*layers, nn.Linear(widths[-1], outputs))
+        for parameter in self.net[-1].parameters():
+            nn.init.zeros_(parameter)
+
+    def features(self, x: Tensor, tau: Tensor) -> Tensor:
+        """What the network sees: x (n, d), tau = t/T (n, 1) -> (n, inputs)."""
+        return features((x - self.location) / self.scale, tau, self.waves, self.frequencies)
+
+
+class DeterministicPolicy(_Network):
+    """One action for each t and x, such as a best response: `policy(t, x)` for an integer t and x (n, d).
+
+    `net(features(x, t/T))` is the action divided by `action_scale`. Nobody moves at first.
+
+    Args:
+        dim, action_dim, horizon, location, scale, action_scale, hidden, frequencies, waves: as of `AveragePolicy`.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        action_dim: int,
+        horizon: int,
+        location: tuple[float, ...],
+        scale: tuple[float, ...],
+        action_scale: tuple[float, ...],
+        hidden: tuple[int, ...] = (64, 64),
+        frequencies: int = 6,
+        waves: int = 0,
+    ) -> None:
+        super().__init__(
+            action_dim, dim, action_dim, horizon, location, scale, action_scale, hidden, frequencies, waves
+        )
+
+    def forward(self, t: int, x: np.ndarray) -> np.ndarray:
+        """Actions for states x (n, d) at time t: (n, k) float64."""
+        with torch.no_grad():
+            states = torch.as_tensor(x).to(self.location)
+            seen = self.features(states, torch.full((len(x), 1), t / self.horizon, device=states.device))
+            return (self.net(seen) * self.action_scale).double().cpu().numpy()
+
+
+class AveragePolicy(_Network):
     """A stochastic policy: `policy(t, x)` draws actions for x (n, d) at the integer time t.
 
     `reset(n, rng)` seeds the draws, as every simulator does before t = 0. The head is a mixture of `components`
@@ -59,37 +140,13 @@ class AveragePolicy(nn.Module):
         frequencies: int = 6,
         waves: int = 0,
     ) -> None:
-        super().__init__()
-        self.dim, self.action_dim, self.horizon = dim, action_dim, horizon
-        self.components, self.frequencies, self.waves = components, frequencies, waves
-        self.arguments: dict[str, Any] = {
-            "dim": dim,
-            "action_dim": action_dim,
-            "horizon": horizon,
-            "location": tuple(map(float, location)),
-            "scale": tuple(map(float, scale)),
-            "action_scale": tuple(map(float, action_scale)),
-            "components": components,
-            "hidden": tuple(hidden),
-            "frequencies": frequencies,
-            "waves": waves,
-        }
-        self.location: Tensor
-        self.scale: Tensor
-        self.action_scale: Tensor
-        self.register_buffer("location", torch.tensor(location, dtype=torch.float32))
-        self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32))
-        self.register_buffer("action_scale", torch.tensor(action_scale, dtype=torch.float32))
-        widths = (dim * (1 + 2 * waves) + 1 + frequencies, *hidden)
-        layers = [module for pair in pairwise(widths) for module in (nn.Linear(*pair), nn.ReLU())]
-        head = nn.Linear(widths[-1], components * (1 + 2 * action_dim))
-        nn.init.zeros_(head.weight)
-        nn.init.zeros_(head.bias)
+        outputs = components * (1 + 2 * action_dim)
+        super().__init__(outputs, dim, action_dim, horizon, location, scale, action_scale, hidden, frequencies, waves)
+        self.arguments["components"] = self.components = components
         with torch.no_grad():  # components that start alike would stay so
-            biases = head.bias.view(components, 1 + 2 * action_dim)
+            biases = cast(nn.Linear, self.net[-1]).bias.view(components, 1 + 2 * action_dim)
             biases[:, 1 : 1 + action_dim] = torch.linspace(-0.5, 0.5, components + 2)[1:-1, None]
             biases[:, 1 + action_dim :] = INITIAL_LOG_STD
-        self.net = nn.Sequential(*layers, head)
         self._rng = np.random.default_rng(0)
 
     def parameters_at(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -98,8 +155,7 @@ class AveragePolicy(nn.Module):
         t (n,) integers, x (n, d).
         """
         tau = (t.to(x.dtype) / self.horizon)[:, None]
-        seen = features((x - self.location) / self.scale, tau, self.waves, self.frequencies)
-        raw = self.net(seen).unflatten(-1, (self.components, 1 + 2 * self.action_dim))
+        raw = self.net(self.features(x, tau)).unflatten(-1, (self.components, 1 + 2 * self.action_dim))
         logits, mean, log_std = raw.split([1, self.action_dim, self.action_dim], dim=-1)
         middle, half = sum(LOG_STD_RANGE) / 2, (LOG_STD_RANGE[1] - LOG_STD_RANGE[0]) / 2
         log_std = middle + half * torch.tanh((log_std - middle) / half)  # has a slope everywhere, unlike a clamp

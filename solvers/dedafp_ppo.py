@@ -17,6 +17,7 @@ It writes to runs/<run_name>/: TensorBoard scalars, checkpoint.pt, summary.json,
 from __future__ import annotations
 
 import ast
+import copy
 import dataclasses
 import json
 import math
@@ -41,12 +42,20 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from mfg_envs.envs import Policy, simulate
-from mfg_envs.equilibrium import AffinePolicy, best_response, exploitability, load_equilibrium, save_equilibrium, solve
+from mfg_envs.equilibrium import (
+    AffinePolicy,
+    Mixture,
+    best_response,
+    exploitability,
+    load_equilibrium,
+    save_equilibrium,
+    solve,
+)
 from mfg_envs.equilibrium.grid import Model
 from mfg_envs.games import Game
 from mfg_envs.mean_field import Flow, Grid, MeanField
 from mfg_envs.mean_field.grid import Mesh
-from mfg_envs.policies import AveragePolicy, features
+from mfg_envs.policies import AveragePolicy, DeterministicPolicy
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -185,33 +194,26 @@ def defaults(env_id: str) -> Args:
 
 
 class Agent(nn.Module):
-    """Actor and critic of PPO on features of x and t/T. Actions are in half-widths of the action box."""
+    """Actor and critic of PPO on the same features of x and t/T. Actions are in half-widths of the action box."""
 
-    def __init__(self, location: Tensor, scale: Tensor, action_dim: int, waves: int, frequencies: int = 6) -> None:
+    actor: DeterministicPolicy
+
+    def __init__(self, actor: DeterministicPolicy) -> None:
         super().__init__()
-        self.location: Tensor
-        self.scale: Tensor
-        self.register_buffer("location", location)
-        self.register_buffer("scale", scale)
-        self.waves, self.frequencies = waves, frequencies
-        self.inputs = len(location) * (1 + 2 * waves) + 1 + frequencies
-
-        def mlp(outputs: int) -> nn.Sequential:
-            head = nn.Linear(64, outputs)
-            nn.init.zeros_(head.weight)  # nobody moves at first
-            nn.init.zeros_(head.bias)
-            return nn.Sequential(nn.Linear(self.inputs, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), head)
-
-        self.actor, self.critic = mlp(action_dim), mlp(1)
-        self.log_std = nn.Parameter(torch.zeros(action_dim))
+        self.actor = actor  # the mean action
+        head = nn.Linear(64, 1)
+        nn.init.zeros_(head.weight)
+        nn.init.zeros_(head.bias)
+        self.critic = nn.Sequential(nn.Linear(actor.inputs, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), head)
+        self.log_std = nn.Parameter(torch.zeros(actor.action_dim))
 
     def features(self, obs: Tensor) -> Tensor:
         """Of observations [x, t/T]: x standardised and its waves, t/T and cos(j pi t/T), (n, inputs)."""
-        return features((obs[:, :-1] - self.location) / self.scale, obs[:, -1:], self.waves, self.frequencies)
+        return self.actor.features(obs[:, :-1], obs[:, -1:])
 
     def action(self, seen: Tensor) -> torch.distributions.Normal:
         """The distribution of scaled actions, (n, k), given features."""
-        return torch.distributions.Normal(self.actor(seen), self.log_std.exp(), validate_args=False)
+        return torch.distributions.Normal(self.actor.net(seen), self.log_std.exp(), validate_args=False)
 
     def value(self, seen: Tensor) -> Tensor:
         """The value, centred and scaled for each t, (n,), given features."""
@@ -271,14 +273,41 @@ def tabulate(flow: Flow, game: Game) -> tuple[MeanField, float]:
     return Grid(mesh, masses / masses.sum(axis=1, keepdims=True), flow.mean_actions.double().cpu().numpy()), leak
 
 
-def response_error(game: Game, response: Policy, crowd: MeanField, args: Args) -> float:
+def oracle_grid(game: Game, args: Args) -> Model | None:
+    """What errors are measured on: the oracle's grid; on the line without a floor, wide enough; else none."""
+    if game.floor is not None:
+        return Model(game, args.oracle_cells)
+    if game.dim > 1:
+        return None
+    idle = simulate(game, lambda t, x: np.zeros((len(x), game.action_dim)), num_agents=1000, seed=args.seed)
+    crowd = idle.mean_field(game)
+    busy = simulate(game, best_response(game, crowd).policy, crowd, num_agents=1000, seed=args.seed)
+    reached = np.stack([idle.states, busy.states])
+    low, high = reached.min(), reached.max()
+    return Model(game, args.oracle_cells, bounds=(low - (high - low) / 2, high + (high - low) / 2))
+
+
+def response_error(
+    game: Game, grid: Model | None, response: Policy, crowd: MeanField, num_agents: int, seed: int
+) -> float:
     """What the oracle's best response to a crowd earns more than the learnt one: both on the grid, or by play."""
-    if game.floor is None:
+    if game.floor is None or grid is None:
         best = best_response(game, crowd).policy
-        played = [simulate(game, policy, crowd, args.oracle_agents, args.seed) for policy in (best, response)]
+        played = [simulate(game, policy, crowd, num_agents, seed) for policy in (best, response)]
         return float((played[0].returns - played[1].returns).mean())
-    model = Model(game, args.oracle_cells)
-    return model.respond(crowd)[1] - model.flow(response, crowd)[1]
+    return grid.respond(crowd)[1] - grid.flow(response, crowd)[1]
+
+
+def crowd_errors(grid: Model, mixture: Mixture, policy: Policy, seen: MeanField, seed: int) -> dict[str, float]:
+    """How far cloning and the flow lead away from the exact average, in total variation and in units of return."""
+    exact, _ = grid.flow(mixture)
+    cloned, _ = grid.flow(policy, seed=seed)
+    return {
+        "errors/average_policy": grid.total_variation(cloned, exact),
+        "errors/average_policy_reward": grid.reward_distance(cloned, exact),
+        "errors/flow": grid.total_variation(seen, cloned),
+        "errors/flow_reward": grid.reward_distance(seen, cloned),
+    }
 
 
 def train(args: Args) -> Path:
@@ -309,6 +338,7 @@ def train(args: Args) -> Path:
 
     coarse = {"cells": args.oracle_cells} if args.oracle_cells is not None and game.floor is not None else {}
     doing_nothing = float(exploitability(game, nothing, args.oracle_agents, **coarse))
+    grid = oracle_grid(game, args) if args.oracle_every else None
 
     # States are standardised by the floor, or else by what random actions reach.
     if game.floor is not None:
@@ -324,13 +354,13 @@ def train(args: Args) -> Path:
         location, scale = wander.mean(axis=0), wander.std(axis=0) + 1e-6
 
     torch.manual_seed(args.seed)
-    agent = Agent(torch.as_tensor(location).float(), torch.as_tensor(scale).float(), k, args.waves).to(device)
+    sizes = (d, k, T, tuple(location), tuple(scale), tuple(action_scale))
+    agent = Agent(DeterministicPolicy(*sizes, waves=args.waves)).to(device)
     components = args.components if args.average_policy == "mixture" else 1
-    policy = AveragePolicy(
-        d, k, T, tuple(location), tuple(scale), tuple(action_scale), components=components, waves=args.waves
-    ).to(device)
+    policy = AveragePolicy(*sizes, components=components, waves=args.waves).to(device)
     flow = Flow(d, T, k, bins=args.flow_bins).to(device)
     pool: list[tuple[Tensor, Tensor]] = []  # states (T, N, d) and actions (T, N, k) of each best response
+    responses: list[DeterministicPolicy] = []  # and its network, for the oracle alone
     history: list[dict[str, float]] = []  # a row of figures for each iteration
     times = torch.arange(T + 1, device=device)
 
@@ -341,6 +371,9 @@ def train(args: Args) -> Path:
             module.load_state_dict(saved[name])
         flow.eval()
         pool, history = saved["pool"], saved["history"]
+        for state in saved["responses"]:
+            responses.append(copy.deepcopy(agent.actor))
+            responses[-1].load_state_dict(state)
     else:
         run.mkdir(parents=True, exist_ok=True)
         for old in run.glob("events.out.tfevents.*"):
@@ -348,7 +381,8 @@ def train(args: Args) -> Path:
         crowd = simulate(game, nothing, num_agents=args.flow_agents, seed=args.seed)
         flow.standardise(crowd.states, crowd.actions)  # mu^0: everybody does nothing, a Gaussian for a start
         flow.eval()
-        save_checkpoint(checkpoint, args, agent, policy, flow, pool, history)
+        save_checkpoint(checkpoint, args, agent, policy, flow, pool, responses, history)
+    frozen, leak = tabulate(flow, game)
     writer = SummaryWriter(str(run), purge_step=len(history) + 1)
 
     bar = tqdm(total=args.iterations, initial=len(history), desc=args.env_id, unit="iteration", dynamic_ncols=True)
@@ -359,14 +393,13 @@ def train(args: Args) -> Path:
         torch.manual_seed(seeds[0])
 
         # --- 1. best response: PPO against the flow of the last iteration ---------------------------------------
-        frozen, leak = tabulate(flow, game)
         envs = gymnasium.make_vec(gym_id, num_envs=args.num_agents, mean_field=frozen, **constants)
         envs.reset(seed=seeds[1])
         with torch.no_grad():
             agent.log_std.fill_(args.log_std)
         optimizer = torch.optim.Adam(agent.parameters(), lr=args.learning_rate, eps=1e-5)
         schedule = annealed(optimizer, args.updates)
-        seen = torch.zeros(T, args.num_agents, agent.inputs, device=device)
+        seen = torch.zeros(T, args.num_agents, agent.actor.inputs, device=device)
         acts = torch.zeros(T, args.num_agents, k, device=device)
         rewards = torch.zeros(T, args.num_agents, device=device)
         for update in range(args.updates):
@@ -409,12 +442,9 @@ def train(args: Args) -> Path:
             schedule.step()
 
         # What the average policy learns from: the mean action, along the paths that it makes in the same crowd.
-        def respond(t: int, x: np.ndarray) -> np.ndarray:
-            at = torch.as_tensor(np.column_stack([x, np.full(len(x), t / T)]), dtype=torch.float32, device=device)
-            with torch.no_grad():
-                return agent.actor(agent.features(at)).double().cpu().numpy() * action_scale
-
-        response = simulate(game, respond, frozen, num_agents=args.num_agents, seed=seeds[2])
+        trained_in = frozen
+        responses.append(copy.deepcopy(agent.actor))
+        response = simulate(game, responses[-1], frozen, num_agents=args.num_agents, seed=seeds[2])
         pool.append(
             (
                 torch.as_tensor(response.states[:-1], dtype=torch.float32, device=device),
@@ -451,6 +481,7 @@ def train(args: Args) -> Path:
             descend(flow_loss, optimizer, f"flow in iteration {iteration}", args.max_grad_norm)
             schedule.step()
         flow.eval()
+        frozen, leak = tabulate(flow, game)
 
         # --- how far from Nash, what it cost, and a checkpoint ----------------------------------------------------
         seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
@@ -472,13 +503,17 @@ def train(args: Args) -> Path:
                 "charts/exploitability": nash.value,
                 "charts/exploitability_stderr": nash.stderr,
                 "charts/policy_return": nash.policy_return,
-                "errors/best_response": response_error(game, respond, frozen, args),
+                "errors/best_response": response_error(
+                    game, grid, responses[-1], trained_in, args.oracle_agents, args.seed
+                ),
             }
+            if grid is not None:
+                row |= crowd_errors(grid, Mixture(responses, weights.numpy()), policy, frozen, seeds[3])
             bar.set_postfix(exploitability=f"{nash.value:.4f}", of_nothing=f"{nash.value / doing_nothing:.2%}")
         history.append(row)
         for name, figure in row.items():
             writer.add_scalar(name, figure, iteration)
-        save_checkpoint(checkpoint, args, agent, policy, flow, pool, history)
+        save_checkpoint(checkpoint, args, agent, policy, flow, pool, responses, history)
         bar.update()
     bar.close()
     writer.close()
@@ -523,7 +558,14 @@ def train(args: Args) -> Path:
 
 
 def save_checkpoint(
-    path: Path, args: Args, agent: Agent, policy: AveragePolicy, flow: Flow, pool: list[Any], history: list[Any]
+    path: Path,
+    args: Args,
+    agent: Agent,
+    policy: AveragePolicy,
+    flow: Flow,
+    pool: list[tuple[Tensor, Tensor]],
+    responses: list[DeterministicPolicy],
+    history: list[dict[str, float]],
 ) -> None:
     """All that the next iteration starts from. The old checkpoint is replaced, whole or not at all."""
     content = {
@@ -532,6 +574,7 @@ def save_checkpoint(
         "policy": policy.state_dict(),
         "flow": flow.state_dict(),
         "pool": pool,
+        "responses": [response.state_dict() for response in responses],
         "history": history,
     }
     torch.save(content, path.with_suffix(".partial"))

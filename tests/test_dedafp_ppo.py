@@ -17,7 +17,7 @@ import torch
 
 from mfg_envs import load_equilibrium
 from mfg_envs.envs import CrowdVectorEnv
-from mfg_envs.equilibrium import best_response, exploitability
+from mfg_envs.equilibrium import Mixture, best_response, exploitability, solve
 from mfg_envs.games import BeachBar, FourRooms, LinearQuadratic
 from mfg_envs.mean_field import Flow
 
@@ -172,6 +172,9 @@ def test_games_with_a_floor(env_id, constants, tmp_path, monkeypatch):
     first, second = torch.load(run / "checkpoint.pt", weights_only=True)["history"]
     assert "charts/exploitability" not in first
     assert {"charts/exploitability", "errors/best_response", "errors/leak"} <= second.keys()
+    for error in ("errors/average_policy", "errors/flow"):
+        assert 0 < second[error] < 1
+        assert second[f"{error}_reward"] > 0
     assert second["errors/best_response"] > 0
     assert cells == [13, 13, None, None]  # doing nothing, iteration 2, and both at the end
 
@@ -215,10 +218,45 @@ def test_response_error_is_zero_for_the_best_response_and_positive_for_others(ga
     flow = Flow(1, 5, 1).eval()
     flow.scale.fill_(0.3)
     crowd, _ = solver.tabulate(flow, game)
-    args = solver.Args(oracle_cells=60, oracle_agents=1000)
+    grid = solver.oracle_grid(game, solver.Args(oracle_cells=60))
     best = best_response(game, crowd, **({"cells": 60} if game.floor else {})).policy
-    assert solver.response_error(game, best, crowd, args) == pytest.approx(0, abs=1e-5)
-    assert solver.response_error(game, lambda t, x: np.full((len(x), 1), -1.0), crowd, args) > 0.01
+    assert solver.response_error(game, grid, best, crowd, 1000, 0) == pytest.approx(0, abs=1e-5)
+    assert solver.response_error(game, grid, lambda t, x: np.full((len(x), 1), -1.0), crowd, 1000, 0) > 0.01
+
+
+@pytest.mark.parametrize("game", [LinearQuadratic(), BeachBar(), FourRooms(horizon=6)])
+def test_crowd_errors_vanish_where_nothing_is_lost(game):
+    """One best response, cloned as it is, and the flow is its crowd: no error but of the draws. Else there is one."""
+    args = dataclasses.replace(solver.defaults("lq_v0"), oracle_cells=60)
+    grid, sizes = solver.oracle_grid(game, args), (game.dim, game.action_dim, game.horizon)
+    right, left = (lambda t, x, a=a: np.full((len(x), game.action_dim), a) for a in (0.5, -0.5))
+    crowd, _ = grid.flow(right)
+    none = solver.crowd_errors(grid, Mixture([right], [1]), right, crowd, 0)
+    assert none == pytest.approx(dict.fromkeys(none, 0), abs=1e-12)
+    cloned_badly = solver.crowd_errors(grid, Mixture([right, left], [1, 1]), right, crowd, 0)
+    assert cloned_badly["errors/flow"] == pytest.approx(0, abs=1e-12)
+    assert 0.05 < cloned_badly["errors/average_policy"] < 1
+    assert cloned_badly["errors/average_policy_reward"] > 0.01
+    flow = Flow(sizes[0], sizes[2], sizes[1]).eval()
+    frozen, _ = solver.tabulate(flow, game)
+    wide = solver.crowd_errors(grid, Mixture([right], [1]), right, frozen, 0)
+    assert wide["errors/average_policy"] == pytest.approx(0, abs=1e-12)
+    assert 0.05 < wide["errors/flow"] < 1
+    assert wide["errors/flow_reward"] > 0.01
+
+
+def test_the_grid_of_games_without_a_floor_reaches_far_enough():
+    """Its borders are 4 standard deviations of the equilibrium away; in two dimensions there is no such grid."""
+    game = LinearQuadratic()
+    grid = solver.oracle_grid(game, solver.Args())
+    crowd = solve(game).mean_field
+    spread = 4 * crowd.covariances[:, 0, 0] ** 0.5
+    assert grid.mesh.floor.low[0] < (crowd.means[:, 0] - spread).min()
+    assert (crowd.means[:, 0] + spread).max() < grid.mesh.floor.high[0]
+    assert (
+        solver.oracle_grid(LinearQuadratic(dim=2, A=((0.9, 0.1), (0.0, 0.8)), B=((0.2,), (0.3,))), solver.Args())
+        is None
+    )
 
 
 def run_command(*arguments, cwd):

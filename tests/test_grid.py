@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from mfg_envs.envs import simulate
 from mfg_envs.equilibrium import grid, linear_quadratic
@@ -12,7 +13,7 @@ from mfg_envs.equilibrium.grid import GridPolicy, Mixture, Model
 from mfg_envs.games import BeachBar, FourRooms, LinearQuadratic, PriceImpact
 from mfg_envs.games.base import Game
 from mfg_envs.games.floor_plan import FloorPlan, cross_of_rooms
-from mfg_envs.mean_field import Empirical
+from mfg_envs.mean_field import Empirical, Gaussian
 from mfg_envs.mean_field.grid import Grid, Mesh
 
 LINE, SQUARE, ROOMS = FloorPlan((-1.0,), (1.0,)), FloorPlan((-1.0, -1.0), (1.0, 1.0)), cross_of_rooms()
@@ -599,3 +600,63 @@ def test_the_value_comes_with_its_resolution_error():
     equilibrium = grid.solve(BeachBar(), 60, iterations=10, resolution_error=True)
     assert equilibrium.resolution_error is not None
     assert 0 < equilibrium.resolution_error < 0.01
+
+
+# --- how far two crowds are apart ------------------------------------------------------------------------------------
+
+
+def test_masses_of_other_crowds():
+    """Of a Gaussian: close to the integrals of its density over the cells."""
+    game = BeachBar(horizon=2)
+    model = Model(game, cells=40)
+    crowd = Gaussian(np.zeros((3, 1)), np.full((3, 1, 1), 0.15**2))
+    faces = model.mesh.lines[0]
+    exact = np.diff(scipy.stats.norm.cdf(faces, 0, 0.15))
+    np.testing.assert_allclose(model.masses(crowd), np.tile(exact, (3, 1)), atol=4e-4)
+    finer = Model(game, cells=80).flow(lambda t, x: 0 * x)[0]
+    masses = model.masses(finer)
+    np.testing.assert_allclose(masses.sum(axis=1), 1, atol=1e-12)
+    np.testing.assert_allclose(masses, finer.masses.reshape(3, -1, 2).sum(axis=2), atol=2e-3)
+
+
+def test_total_variation_of_crowds():
+    model = Model(BeachBar(horizon=3), cells=40)
+    still, moving = (model.flow(policy)[0] for policy in (lambda t, x: 0 * x, lambda t, x: 0 * x + 1))
+    assert model.total_variation(still, still) == 0
+    assert 0 < model.total_variation(still, moving) == model.total_variation(moving, still) < 1
+    apart = Gaussian(np.array([[-0.5], [-0.5], [0.5], [0.5]]), np.full((4, 1, 1), 1e-3))
+    mirrored = Gaussian(-apart.means, np.full((4, 1, 1), 1e-3))
+    half = Gaussian(np.full((4, 1), -0.5), np.full((4, 1, 1), 1e-3))
+    assert model.total_variation(apart, mirrored) == pytest.approx(1)
+    assert model.total_variation(apart, half) == pytest.approx(0.5)
+    line = Model(LinearQuadratic(horizon=3), cells=40, bounds=(0.0, 2.0))  # knows nothing of what is below 0
+    assert line.total_variation(apart, mirrored) == pytest.approx(1, abs=1e-2)
+    assert line.total_variation(apart, half) == pytest.approx(0.5, abs=1e-2)
+    assert line.total_variation(half, half) == 0
+
+
+def test_reward_distance_bounds_every_return_and_exploitability():
+    game = FourRooms(horizon=6)
+    model = Model(game, cells=20)
+    still, moving = (model.flow(policy)[0] for policy in (lambda t, x: 0 * x, lambda t, x: 0 * x + 1))
+    distance = model.reward_distance(still, moving)
+    assert model.reward_distance(still, still) == 0
+    assert distance == pytest.approx(model.reward_distance(moving, still), rel=1e-12)
+    rng = np.random.default_rng(0)
+    policies = [lambda t, x: 0 * x, model.respond(still)[0], model.respond(moving)[0]]
+    policies += [GridPolicy(model.mesh, rng.uniform(-2, 2, (6, len(model.mesh), 2))) for _ in range(3)]
+    for policy in policies:
+        one, other = (model.flow(policy, crowd)[1] for crowd in (still, moving))
+        assert 0 < abs(one - other) <= distance
+        gaps = [model.respond(crowd)[1] - earned for crowd, earned in ((still, one), (moving, other))]
+        assert abs(gaps[0] - gaps[1]) <= 2 * distance
+
+
+def test_reward_distance_in_closed_form():
+    """PriceImpact pays dt gamma x times the mean action: what is apart in one step is known where the crowd starts."""
+    game = PriceImpact(horizon=1, gamma=0.7, sigma=1e-9)
+    model = Model(game, cells=200, bounds=(-1.0, 3.0))
+    x = np.zeros((2, 1, 1))
+    one, other = (Empirical.from_trajectories(x, np.full((1, 1, 1), a)) for a in (0.5, -1.0))
+    expected = game.dt * 0.7 * 1.5 * float(model.initial @ np.abs(model.mesh.centres[:, 0]))
+    assert model.reward_distance(one, other) == pytest.approx(expected, rel=1e-9)

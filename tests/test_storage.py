@@ -13,10 +13,11 @@ import pytest
 import torch
 
 import mfg_envs
-from mfg_envs.equilibrium import Equilibrium, exploitability, load_equilibrium, save_equilibrium
-from mfg_envs.games import LinearQuadratic
+from mfg_envs.envs import simulate
+from mfg_envs.equilibrium import Equilibrium, Mixture, exploitability, load_equilibrium, save_equilibrium
+from mfg_envs.games import FourRooms, LinearQuadratic
 from mfg_envs.mean_field import Flow
-from mfg_envs.policies import AveragePolicy
+from mfg_envs.policies import AveragePolicy, DeterministicPolicy
 
 GAME = LinearQuadratic(dim=2, A=((0.9, 0.1), (0.0, 0.8)), B=((0.2,), (0.3,)), x_target=(1.0, -1.0), horizon=4)
 
@@ -86,6 +87,46 @@ def test_saving_replaces_the_file_whole(learnt, tmp_path):
     save_equilibrium(path, GAME, *learnt, value=1, exploitability=np.float64(2))
     assert (load_equilibrium(path).value, load_equilibrium(path).exploitability) == (1.0, 2.0)
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_mixture_and_its_trajectories(tmp_path):
+    """As fictitious play without an average policy leaves them."""
+    torch.manual_seed(0)
+    game, sizes = FourRooms(horizon=4), (2, 2, 4, (0.0, 0.0), (1.0, 1.0), (2.0, 2.0))
+    policies = [DeterministicPolicy(*sizes, hidden=(8,), waves=waves) for waves in (0, 2)]
+    with torch.no_grad():
+        for parameter in (parameter for policy in policies for parameter in policy.parameters()):
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    mixture = Mixture(policies, [1, 3])
+    crowd = simulate(game, mixture, num_agents=50, seed=0).mean_field(game, bandwidth=0.3)
+    save_equilibrium(tmp_path / "e.pt", game, mixture, crowd, 1.5, 0.5)
+    found = load_equilibrium(tmp_path / "e.pt")
+    assert found.game == game
+    np.testing.assert_array_equal(found.policy.weights, [0.25, 0.75])
+    again = simulate(game, found.policy, num_agents=50, seed=0)
+    np.testing.assert_array_equal(again.states, crowd.states)
+    np.testing.assert_array_equal(again.actions, crowd.actions)
+    points = crowd.states[2]
+    for t in range(5):
+        of_file, of_crowd = found.mean_field.at(t), crowd.at(t)
+        np.testing.assert_array_equal(of_file.log_density(points), of_crowd.log_density(points))
+    assert not np.array_equal(crowd.at(2).log_density(points), again.mean_field(game).at(2).log_density(points))
+    with pytest.raises(ValueError, match="floor"):
+        save_equilibrium(tmp_path / "e.pt", FourRooms(horizon=4, door=0.3), mixture, crowd, 1.5, 0.5)
+    content = torch.load(tmp_path / "e.pt", weights_only=True)
+    for part, key, value in [
+        ("mean_field", "states", torch.zeros(5, 50, 3)),
+        ("mean_field", "states", torch.zeros(4, 50, 2)),
+        ("mean_field", "states", [1.0]),
+        ("mean_field", "actions", torch.zeros(4, 50, 1)),
+        ("mean_field", "actions", torch.zeros(5, 50, 2)),
+        ("policy", "weights", [1.0]),
+        ("policy", "weights", [1.0, -1.0]),
+        ("policy", "policies", [{"kind": "DeterministicPolicy"}] * 2),
+    ]:
+        path = put(tmp_path, saved({**content, part: {**content[part], key: value}}, tmp_path))
+        with pytest.raises(ValueError, match=r"other\.pt"):
+            load_equilibrium(path)
 
 
 def test_load_is_at_hand():
@@ -191,7 +232,7 @@ def test_flipped_bytes_never_raise_anything_else(file, tmp_path, seed):
 
 
 def test_other_versions(content, tmp_path):
-    for version in (2, 0, None, "1"):
+    for version in (1, 3, 0, None, "2"):
         path = put(tmp_path, saved({**content, "version": version}, tmp_path))
         with pytest.raises(ValueError, match=f"version {version!r}"):
             load_equilibrium(path)
@@ -216,13 +257,15 @@ SPOILT = {
     ("policy", "arguments", "scale"): [(1.0,), None, ("a", "b")],
     ("policy", "arguments", "components"): [0, -1, 2, None],
     ("policy", "state"): [None, {}, [1], {"net.0.weight": 3}],
-    ("flow",): [None, {}],
-    ("flow", "arguments"): [None, {}],
-    ("flow", "arguments", "dim"): [1, 0, -1, "2", None],
-    ("flow", "arguments", "horizon"): [3, -1, -5, "4", None],
-    ("flow", "arguments", "transforms"): [0, 3, None],
-    ("flow", "arguments", "bins"): [0, -1, None, 6],
-    ("flow", "state"): [None, {}, [1], {"location": "here"}],
+    ("policy", "kind"): ["Mixture", "Flow", "Policy", None],
+    ("mean_field", "kind"): ["EmpiricalPath", "AveragePolicy", "MeanField", None],
+    ("mean_field",): [None, {}],
+    ("mean_field", "arguments"): [None, {}],
+    ("mean_field", "arguments", "dim"): [1, 0, -1, "2", None],
+    ("mean_field", "arguments", "horizon"): [3, -1, -5, "4", None],
+    ("mean_field", "arguments", "transforms"): [0, 3, None],
+    ("mean_field", "arguments", "bins"): [0, -1, None, 6],
+    ("mean_field", "state"): [None, {}, [1], {"location": "here"}],
     ("value",): [None, "a", [1.0], {}],
     ("exploitability",): [None, "a", [1.0]],
 }
@@ -245,7 +288,9 @@ def test_senseless_files(content, tmp_path, where, value):
         load_equilibrium(put(tmp_path, saved(spoilt, tmp_path)))
 
 
-@pytest.mark.parametrize("key", ["game", "constants", "policy", "flow", "value", "exploitability", "format", "version"])
+@pytest.mark.parametrize(
+    "key", ["game", "constants", "policy", "mean_field", "value", "exploitability", "format", "version"]
+)
 def test_files_without_a_part(content, tmp_path, key):
     del content[key]
     with pytest.raises(ValueError, match=r"other\.pt"):

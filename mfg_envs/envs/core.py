@@ -16,6 +16,7 @@ from gymnasium.error import ResetNeeded
 from mfg_envs.games import Game
 from mfg_envs.games.base import as_floats
 from mfg_envs.mean_field import Distribution, Empirical, MeanField
+from mfg_envs.mean_field.empirical import EmpiricalPath
 
 Policy = Callable[[int, np.ndarray], np.ndarray]  # policy(t, x (n, d)) -> a (n, k), float64
 
@@ -179,7 +180,7 @@ class Trajectories:
     actions: np.ndarray
     rewards: np.ndarray
 
-    def mean_field(self, game: Game, bandwidth: float | None = None) -> MeanField:
+    def mean_field(self, game: Game, bandwidth: float | None = None) -> EmpiricalPath:
         """The crowd of those who did it, on the game's floor, frozen."""
         return Empirical.from_trajectories(self.states, self.actions, game.floor, bandwidth)
 

@@ -527,6 +527,44 @@ class Model:
             returns[i] += history[T] @ self.terminal_reward(read.at(T))
         return grid, returns.tolist()
 
+    def masses(self, crowd: MeanField) -> np.ndarray:
+        """A crowd's mass in the cells, (T+1, n).
+
+        Of a crowd that is not on this mesh, from its density at 2^d points of each cell. Where the game has a floor,
+        what is off it is left out and each row sums to one; without a floor, what is missing is beyond the grid.
+        """
+        if isinstance(crowd, Grid) and crowd.mesh is self.mesh:
+            return crowd.masses
+        mesh, sources = self.mesh, product(SOURCES, repeat=self.game.dim)
+        points = np.concatenate([mesh.centres + source * mesh.widths for source in sources])
+        density = np.exp([crowd.at(t).log_density(points) for t in range(self.game.horizon + 1)])
+        masses = density.reshape(len(density), -1, len(mesh)).mean(axis=1) * mesh.volume
+        return masses if self.clips else masses / masses.sum(axis=1, keepdims=True)
+
+    def total_variation(self, nu: MeanField, mu: MeanField) -> float:
+        """Total variation between two crowds on the cells, averaged over t = 0, ..., T: between 0 and 1."""
+        apart = self.masses(nu) - self.masses(mu)
+        beyond = np.abs(apart.sum(axis=1))
+        return float((np.abs(apart).sum(axis=1) + beyond).mean() / 2)
+
+    def reward_distance(self, nu: MeanField, mu: MeanField) -> float:
+        """How far the rewards in two crowds can be apart along a path, in units of return.
+
+        D(nu, mu) = max over policies of E sum_t sup_a |r_t(x, a; nu) - r_t(x, a; mu)|, the terminal reward's difference
+        included, by dynamic programming over the model's actions, with the dynamics in mu. No policy's return differs
+        by more between the two crowds, and no policy's exploitability by more than 2 D, where the dynamics read no
+        crowd. Averaged distances do not see the holes in a density that a best response looks for; this one does.
+        """
+        tiled = np.repeat(self.actions, len(self.mesh), axis=0)
+        T = self.game.horizon
+        values = np.abs(self.terminal_reward(nu.at(T)) - self.terminal_reward(mu.at(T)))
+        for t in reversed(range(T)):
+            off = np.abs(self.reward(t, tiled, nu.at(t)) - self.reward(t, tiled, mu.at(t)))
+            transition = self.transition(t, mu.at(t))
+            ahead = transition.of_grid(transition.ahead(values)).max(axis=0)
+            values = off.reshape(-1, len(values)).max(axis=0) + ahead
+        return float(self.initial @ values)
+
     def mean_policy(self, mixture: Mixture, crowd: MeanField) -> tuple[GridPolicy, np.ndarray]:
         """What those of a mixture's agents who are in a cell do there on average, and how far they differ.
 

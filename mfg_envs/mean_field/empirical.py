@@ -51,7 +51,7 @@ class Empirical:
         a: np.ndarray | None = None,
         floor: FloorPlan | None = None,
         bandwidth: float | None = None,
-    ) -> MeanField:
+    ) -> EmpiricalPath:
         """The flow of empirical distributions of trajectories: x (T+1, N, d), projected actions a (T, N, k).
 
         Raises:
@@ -62,8 +62,7 @@ class Empirical:
             raise ValueError(f"x must have shape (T+1, N, d), got {x.shape}")
         if a is not None and (np.ndim(a) != 3 or np.shape(a)[:2] != (x.shape[0] - 1, x.shape[1])):
             raise ValueError(f"a must have shape ({x.shape[0] - 1}, {x.shape[1]}, k), got {np.shape(a)}")
-        actions = [None] * len(x) if a is None else [*a, None]
-        return _EmpiricalPath([Empirical(x_t, a_t, floor, bandwidth) for x_t, a_t in zip(x, actions, strict=True)])
+        return EmpiricalPath(x, None if a is None else np.asarray(a, dtype=np.float64), floor, bandwidth)
 
     @cached_property
     def mean(self) -> np.ndarray:
@@ -134,12 +133,23 @@ class LeaveOneOut:
         return self.everyone.sample(n, rng)
 
 
-class _EmpiricalPath(MeanField):
-    def __init__(self, marginals: list[Empirical]) -> None:
-        self.horizon, self.dim, self.floor = len(marginals) - 1, marginals[0].x.shape[1], marginals[0].floor
-        self._marginals = marginals
+class EmpiricalPath(MeanField):
+    """The flow of empirical distributions of N trajectories; `Empirical.from_trajectories` makes it.
+
+    Attributes:
+        states, actions: (T+1, N, d), and (T, N, k) or None.
+    """
+
+    def __init__(
+        self, x: np.ndarray, a: np.ndarray | None, floor: FloorPlan | None = None, bandwidth: float | None = None
+    ) -> None:
+        self.states, self.actions, self.floor, self.bandwidth = x, a, floor, bandwidth
+        self.horizon, self.dim = len(x) - 1, x.shape[2]
+        actions = [None] * len(x) if a is None else [*a, None]
+        self._marginals = [Empirical(x_t, a_t, floor, bandwidth) for x_t, a_t in zip(x, actions, strict=True)]
 
     def at(self, t: int) -> Distribution:
+        """The N agents at t, for t = 0, ..., T."""
         self._check_time(t)
         return self._marginals[t]
 
