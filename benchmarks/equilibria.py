@@ -526,16 +526,6 @@ def block(case: Case, rows: list[dict[str, str]]) -> str:
     return "\n".join(lines)
 
 
-def fill(page: Path, name: str, text: str) -> None:
-    """Put text between the markers of a game."""
-    begin, end = f"<!-- {name}: written by benchmarks/equilibria.py -->", f"<!-- end of {name} -->"
-    old = page.read_text()
-    if old.count(begin) != 1 or old.count(end) != 1:
-        raise ValueError(f"{page.name} must have each of {begin!r} and {end!r} once")
-    before, rest = old.split(begin)
-    page.write_text(f"{before}{begin}\n\n{text}\n\n{end}{rest.split(end)[1]}")
-
-
 def kept_rows(path: Path, games: Iterable[str]) -> list[dict[str, str]]:
     """Rows of the CSV that there is, of games that are not solved now."""
     if not path.is_file():
@@ -563,7 +553,7 @@ def main(arguments: Sequence[str] | None = None, cases: dict[str, Case] = CASES)
         new = rows_of(name, figures_of(case, found, coarse, options.agents))
         text = block(case, new)
         print(f"{name}\n{text}\n", flush=True)
-        fill(options.page, name, text)
+        tables.fill(options.page, name, text, "equilibria.py")
         rows += new
         tables.write(options.output, sorted(rows, key=lambda row: list(CASES).index(row["game"])))
         picture = options.pictures / f"equilibrium_{name}.png"

@@ -1,4 +1,4 @@
-"""Rows of figures to a CSV, for all benchmarks."""
+"""Rows of figures to a CSV and to pages of the documentation, for all benchmarks."""
 
 from __future__ import annotations
 
@@ -17,3 +17,17 @@ def write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         writer.writeheader()
         writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
     partial.replace(path)
+
+
+def fill(page: Path, name: str, text: str, script: str) -> None:
+    """Put text between the markers that a page has for what a script writes under a name.
+
+    Raises:
+        ValueError: unless each marker is there once.
+    """
+    begin, end = f"<!-- {name}: written by benchmarks/{script} -->", f"<!-- end of {name} -->"
+    old = page.read_text()
+    if old.count(begin) != 1 or old.count(end) != 1:
+        raise ValueError(f"{page.name} must have each of {begin!r} and {end!r} once")
+    before, rest = old.split(begin)
+    page.write_text(f"{before}{begin}\n\n{text}\n\n{end}{rest.split(end)[1]}")

@@ -154,12 +154,12 @@ def test_a_page_is_filled_between_its_markers_alone(script, tmp_path):
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- a: written by benchmarks/equilibria.py -->\nold\n<!-- end of a -->\nafter\n")
     for _ in range(2):
-        script.fill(page, "a", "new")
+        script.tables.fill(page, "a", "new", "equilibria.py")
         assert page.read_text() == (
             "before\n<!-- a: written by benchmarks/equilibria.py -->\n\nnew\n\n<!-- end of a -->\nafter\n"
         )
     with pytest.raises(ValueError, match=r"page\.md must have each of"):
-        script.fill(page, "b", "new")
+        script.tables.fill(page, "b", "new", "equilibria.py")
 
 
 def test_the_page_says_what_the_csv_says(script):
