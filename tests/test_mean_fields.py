@@ -342,7 +342,7 @@ def test_means_of_a_trained_flow_track_t(trained):
 @pytest.mark.parametrize("t", [0, T])
 def test_a_flow_in_the_plane_integrates_to_one_and_is_sampled(t):
     """Mass on a grid, and a chi-square test of samples against the masses of 5 x 5 coarse cells."""
-    flow, points, cells = crooked_flow(), 400, 5
+    flow, points, cells = crooked_flow(), 800, 5
     low, high = (flow.location[t] + side * 8 * flow.scale[t] for side in (-1, 1))
     edges = [np.linspace(low[i].item(), high[i].item(), points + 1) for i in range(2)]
     grid = np.stack(np.meshgrid(*((e[1:] + e[:-1]) / 2 for e in edges), indexing="ij"), axis=-1)

@@ -1,11 +1,13 @@
 """The crowd as a time-conditioned normalizing flow: learnt from trajectories, sampled and evaluated at any t.
 
-Source: DEDA-FP (arXiv 2510.22158) learns mu_t by a conditional neural spline flow; zuko provides the flow. The
+Source: DEDA-FP (arXiv 2510.22158) learns mu_t by a conditional neural spline flow. This is the one by coupling (Durkan
+et al. 2019, arXiv 1906.04032): it is sampled in one pass, as fast as it is evaluated. zuko provides it. The
 standardisation by one location and scale for each t, and the mean by quasi-random quadrature, are ours.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,12 +15,14 @@ import torch
 import zuko
 from scipy.stats import norm, qmc
 from torch import Tensor, nn
+from zuko.transforms import MonotonicRQSTransform
 
 from mfg_envs.games.base import Array
 from mfg_envs.mean_field.base import MeanField
 
 QUADRATURE_POINTS = 1024  # base points behind `mean`
 TINY_SCALE = 1e-6
+BLOCK = 16_384  # points that a long evaluation takes at a time: what they need stays in a CPU's cache
 
 
 class Flow(nn.Module, MeanField):
@@ -35,7 +39,9 @@ class Flow(nn.Module, MeanField):
         dim: d >= 1.
         horizon: T.
         action_dim: k, for the table of mean actions that the crowd carries.
-        transforms, hidden, bins: number of spline transformations, widths of their networks, bins of each spline.
+        transforms: number of spline transformations, by default 3 on the line and 4 elsewhere. Elsewhere they transform
+            every other coordinate given the rest, in turns: 2 or more.
+        hidden, bins: widths of their networks, bins of each spline.
         frequencies: the flow sees t/T and cos(j pi t/T) for j = 1, ..., frequencies.
     """
 
@@ -44,13 +50,14 @@ class Flow(nn.Module, MeanField):
         dim: int,
         horizon: int,
         action_dim: int = 1,
-        transforms: int = 3,
+        transforms: int | None = None,
         hidden: tuple[int, ...] = (64, 64),
         bins: int = 8,
         frequencies: int = 6,
     ) -> None:
         super().__init__()
         self.dim, self.horizon, self.action_dim = dim, horizon, action_dim
+        transforms = transforms if transforms is not None else 3 if dim == 1 else 4
         self.arguments: dict[str, Any] = {
             "dim": dim,
             "horizon": horizon,
@@ -60,8 +67,13 @@ class Flow(nn.Module, MeanField):
             "bins": bins,
             "frequencies": frequencies,
         }
-        self.nsf = zuko.flows.NSF(
-            dim, context=1 + frequencies, transforms=transforms, bins=bins, hidden_features=tuple(hidden)
+        self.nsf = zuko.flows.NICE(
+            dim,
+            context=1 + frequencies,
+            transforms=transforms,
+            univariate=MonotonicRQSTransform,
+            shapes=[(bins,), (bins,), (bins - 1,)],  # widths, heights, slopes between bins
+            hidden_features=tuple(hidden),
         )
         for module in self.nsf.modules():  # zero spline parameters are the identity: start from the Gaussian
             if isinstance(module, nn.Sequential):
@@ -106,7 +118,10 @@ class Flow(nn.Module, MeanField):
         return super().load_state_dict(*args, **kwargs)
 
     def log_prob(self, t: Tensor, x: Tensor) -> Tensor:
-        """log mu_t(x), differentiable in x and in the parameters: t (n,) integers, x (n, d) -> (n,)."""
+        """log mu_t(x), differentiable in x and in the parameters: t (n,) integers, x (n, d) -> (n,).
+
+        x may be (..., d), and t of any shape that broadcasts against x.shape[:-1]; so may they for `push`.
+        """
         location, scale = self.location[t], self.scale[t]
         standard = self.nsf(self.context[t]).log_prob((x - location) / scale)
         return standard - scale.log().sum(dim=-1)
@@ -128,32 +143,34 @@ class Flow(nn.Module, MeanField):
             z = torch.as_tensor(norm.ppf(points)).to(self.location)
             steps = torch.arange(self.horizon + 1, device=z.device)
             with torch.no_grad():
-                x = self.push(steps.repeat_interleave(len(z)), z.repeat(len(steps), 1))
-            self._means = x.reshape(len(steps), len(z), self.dim).double().mean(dim=1).cpu().numpy()
+                x = self.push(steps[:, None], z.expand(len(steps), -1, -1))
+            self._means = x.double().mean(dim=1).cpu().numpy()
         return self._means
 
     def sample_path(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """n samples of each marginal in one batch, (T+1, n, d) float64."""
-        steps = np.repeat(np.arange(self.horizon + 1), n)
-        return self._sample(steps, rng).reshape(self.horizon + 1, n, self.dim)
+        return self._sample(torch.arange(self.horizon + 1), n, rng)
 
     def log_density_path(self, x: np.ndarray) -> np.ndarray:
         """log mu_t(x_t) at every t in one batch: (T+1, n, d) -> (T+1, n) float64."""
         self._check_path(x)
-        steps = np.repeat(np.arange(self.horizon + 1), x.shape[1])
-        return self._log_density(steps, x.reshape(-1, self.dim)).reshape(x.shape[:2])
+        return self._evaluate(self.log_prob, torch.arange(self.horizon + 1), x)
 
-    def _sample(self, t: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        z = torch.as_tensor(rng.standard_normal((len(t), self.dim))).to(self.location)
-        with torch.no_grad():
-            return self.push(torch.as_tensor(t, device=z.device), z).double().cpu().numpy()
+    def _sample(self, t: Tensor, n: int, rng: np.random.Generator) -> np.ndarray:
+        """n states at each of the times t (m,): (m, n, d) float64."""
+        return self._evaluate(self.push, t, rng.standard_normal((len(t), n, self.dim)))
 
-    def _log_density(self, t: np.ndarray, x: Array) -> Array:
-        steps = torch.as_tensor(t, device=self.location.device)
-        if isinstance(x, Tensor):
-            return self.log_prob(steps, x.to(self.location)).to(x)
+    def _evaluate(self, function: Callable[[Tensor, Tensor], Tensor], t: Tensor, y: np.ndarray) -> np.ndarray:
+        """log_prob or push at times t (m,) and points y (m, n, d), in blocks: (m, n, ...) float64."""
+        points = torch.as_tensor(y).to(self.location)
+        times = t.to(points.device)[:, None]
+        rows = max(1, BLOCK // max(1, y.shape[1]))
         with torch.no_grad():
-            return self.log_prob(steps, torch.as_tensor(x).to(self.location)).double().cpu().numpy()
+            found = [
+                torch.cat([function(times_, part) for part in points_.split(BLOCK, dim=1)], dim=1)
+                for times_, points_ in zip(times.split(rows), points.split(rows), strict=True)
+            ]
+        return torch.cat(found).double().cpu().numpy()
 
 
 class FlowDistribution:
@@ -180,8 +197,11 @@ class FlowDistribution:
 
     def log_density(self, x: Array) -> Array:
         """log mu_t(x), in the library of x, differentiable under PyTorch: (n, d) -> (n,)."""
-        return self.flow._log_density(np.full(len(x), self.t), x)
+        flow, t = self.flow, torch.tensor([self.t])
+        if isinstance(x, Tensor):
+            return flow.log_prob(t.to(flow.location.device), x.to(flow.location)).to(x)
+        return flow._evaluate(flow.log_prob, t, x[None])[0]
 
     def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """n independent states, (n, d) float64; the base noise comes from `rng`."""
-        return self.flow._sample(np.full(n, self.t), rng)
+        return self.flow._sample(torch.tensor([self.t]), n, rng)[0]
