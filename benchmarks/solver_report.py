@@ -13,6 +13,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import tables
+from matplotlib.colors import LogNorm
 from matplotlib.patches import Rectangle
 
 from mfg_envs import load_equilibrium
@@ -231,35 +232,24 @@ def draw_line(path: Path, game: Any, crowds: dict[str, MeanField]) -> None:
 
 
 def draw_plane(path: Path, game: Any, crowds: dict[str, MeanField]) -> None:
-    """Densities at some times of a game in the plane, a row for each crowd, each time with a scale of its own."""
-    cells = 120
+    """Densities in the plane, a crowd a row, on one scale of colours; the walls are outlined, to show what leaks."""
+    cells = 160
     lines = [np.linspace(low, high, cells + 1) for low, high in zip(game.floor.low, game.floor.high, strict=True)]
     points = np.stack(np.meshgrid(*((line[1:] + line[:-1]) / 2 for line in lines), indexing="ij"), axis=-1)
-    points = points.reshape(-1, 2)
-    on_floor = game.floor.contains(points)
-    figure, axes = plt.subplots(
-        len(crowds), len(TIMES), figsize=(2.7 * len(TIMES) + 0.6, 2.6 * len(crowds)), layout="constrained"
-    )
-    for column, t in enumerate(TIMES):
-        most = None
-        for row, (name, crowd) in enumerate(crowds.items()):
-            axis, image = axes[row, column], np.full(len(points), np.nan)
-            image[on_floor] = np.exp(crowd.at(t).log_density(points[on_floor]))
-            most = np.nanmax(image) if most is None else most  # the oracle's comes first
-            drawn = axis.imshow(
-                image.reshape(cells, cells).T,
-                origin="lower",
-                vmin=0,
-                vmax=most,
-                extent=(game.floor.low[0], game.floor.high[0], game.floor.low[1], game.floor.high[1]),
-            )
+    extent = (game.floor.low[0], game.floor.high[0], game.floor.low[1], game.floor.high[1])
+    size = (2.6 * len(TIMES) + 1.4, 2.6 * len(crowds) + 0.3)
+    figure, axes = plt.subplots(len(crowds), len(TIMES), figsize=size, layout="compressed", squeeze=False)
+    for row, (name, crowd) in zip(axes, crowds.items(), strict=True):
+        for axis, t in zip(row, TIMES, strict=True):
+            density = np.exp(crowd.at(t).log_density(points.reshape(-1, 2))).reshape(cells, cells)
+            shown = np.maximum(density.T, 1e-9)  # so that there is a logarithm
+            image = axis.imshow(shown, origin="lower", extent=extent, cmap="magma", norm=LogNorm(0.01, 5))
             for low, high in game.floor.walls:
-                axis.add_patch(Rectangle(low, *np.subtract(high, low), color="#555555", lw=0))
-            axis.set(xticks=[], yticks=[])
-            if row == 0:
-                axis.set_title(f"t = {t}")
-            if column == 0:
-                axis.set_ylabel(name, fontsize=8)
-        figure.colorbar(drawn, ax=axes[:, column], location="bottom", shrink=0.8)
-    figure.savefig(path, dpi=90)
+                axis.add_patch(Rectangle(low, *np.subtract(high, low), fill=False, color="#bbbbbb"))
+            axis.set(xlim=extent[:2], ylim=extent[2:], xticks=[], yticks=[])
+        row[0].set_ylabel(name, fontsize=9)
+    for axis, t in zip(axes[0], TIMES, strict=True):
+        axis.set_title(f"t = {t}")
+    figure.colorbar(image, ax=axes, label="density of the crowd", extend="both", shrink=0.5)
+    figure.savefig(path, dpi=80)
     plt.close(figure)
