@@ -80,10 +80,11 @@ class _Network(nn.Module):
 class DeterministicPolicy(_Network):
     """One action for each t and x, such as a best response: `policy(t, x)` for an integer t and x (n, d).
 
-    `net(features(x, t/T))` is the action divided by `action_scale`. Nobody moves at first.
+    `net(features(x, t/T))`, or its tanh, is the action divided by `action_scale`. Nobody moves at first.
 
     Args:
         dim, action_dim, horizon, location, scale, action_scale, hidden, frequencies, waves: as of `AveragePolicy`.
+        squash: take the tanh, so that actions stay within `action_scale` of zero.
     """
 
     def __init__(
@@ -97,17 +98,20 @@ class DeterministicPolicy(_Network):
         hidden: tuple[int, ...] = (64, 64),
         frequencies: int = 6,
         waves: int = 0,
+        squash: bool = False,
     ) -> None:
         super().__init__(
             action_dim, dim, action_dim, horizon, location, scale, action_scale, hidden, frequencies, waves
         )
+        self.arguments["squash"] = self.squash = squash
 
     def forward(self, t: int, x: np.ndarray) -> np.ndarray:
         """Actions for states x (n, d) at time t: (n, k) float64."""
         with torch.no_grad():
             states = torch.as_tensor(x).to(self.location)
             seen = self.features(states, torch.full((len(x), 1), t / self.horizon, device=states.device))
-            return (self.net(seen) * self.action_scale).double().cpu().numpy()
+            scaled = torch.tanh(self.net(seen)) if self.squash else self.net(seen)
+            return (scaled * self.action_scale).double().cpu().numpy()
 
 
 class AveragePolicy(_Network):

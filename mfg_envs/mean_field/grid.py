@@ -119,11 +119,7 @@ class Mesh:
         if len(cell) and cell.min() < 0:
             i = int(np.argmin(cell))
             raise ValueError(f"states must be on the floor, outside its walls, got {x[i].tolist()}")
-        weights = []
-        for axis, ratio in enumerate(self._ratio):
-            before, behind = ratio[0][cell] * (1 - f[:, axis]) ** 2, ratio[2][cell] * f[:, axis] ** 2
-            weights.append(np.stack([before, 1 - before - behind, behind]))
-        return self._stencil(cell, weights)
+        return self._stencil(cell, self.spline_weights(cell, f))
 
     @cached_property
     def spline_at_centres(self) -> sparse.csr_array:
@@ -136,26 +132,59 @@ class Mesh:
         Rows of points that are not on the floor are empty.
         """
         cell, f = self.locate(x)
-        weights = []
-        for axis, ratio in enumerate(self._ratio):
-            off = 2 * f[:, axis] - 1
-            before, behind = ratio[0][cell] * np.maximum(-off, 0), ratio[2][cell] * np.maximum(off, 0)
-            weights.append(np.stack([before, 1 - before - behind, behind]))
-            weights[-1][:, cell < 0] = 0.0
+        weights = self.linear_weights(np.maximum(cell, 0), f)
+        for w in weights:
+            w[:, cell < 0] = 0.0
         return self._stencil(np.maximum(cell, 0), weights)
+
+    def spline_weights(self, cell: np.ndarray, f: np.ndarray) -> list[np.ndarray]:
+        """Weights of the cell before, of the cell and of the one behind along each axis, (3, m)."""
+        weights = []
+        for ratio, along in zip(self._ratio, f.T, strict=True):
+            before, behind = ratio[0][cell] * (1 - along) ** 2, ratio[2][cell] * along**2
+            weights.append(np.stack([before, 1 - before - behind, behind]))
+        return weights
+
+    def linear_weights(self, cell: np.ndarray, f: np.ndarray) -> list[np.ndarray]:
+        """The same for interpolation between centres."""
+        weights = []
+        for ratio, along in zip(self._ratio, 2 * f.T - 1, strict=True):
+            before, behind = ratio[0][cell] * np.maximum(-along, 0), ratio[2][cell] * np.maximum(along, 0)
+            weights.append(np.stack([before, 1 - before - behind, behind]))
+        return weights
+
+    @cached_property
+    def _reached(self) -> tuple[np.ndarray, np.ndarray]:
+        """The cells of each cell's stencil, (n, 3^d): along the first axis first, and along the last axis first."""
+        if len(self.neighbours) == 1:
+            cells = self.neighbours[0].T
+            return cells, cells
+        first, second = self.neighbours
+        one, other = second[:, first].swapaxes(0, 1), first[:, second]  # (3, 3, n): along x then y, y then x
+        return one.reshape(9, -1).T, other.reshape(9, -1).T
+
+    def around(self, values: np.ndarray) -> np.ndarray:
+        """What the stencil of each cell reads of values (n,): (n, 3^d). `combine` weighs it."""
+        one, other = self._reached
+        return (values[one] + values[other]) / 2
+
+    def combine(self, around: np.ndarray, cell: np.ndarray, weights: list[np.ndarray]) -> np.ndarray:
+        """Weighted sums at points in the cells (m,): (m,). As the sparse stencils, but faster for few points."""
+        rows = around[cell].reshape(len(cell), -1, 3)
+        for w in reversed(weights):
+            rows = (rows * w.T[:, None]).sum(axis=-1)
+            rows = rows.reshape(len(cell), -1, 3) if rows.shape[1] > 1 else rows
+        return rows[:, 0]
 
     def _stencil(self, cell: np.ndarray, weights: list[np.ndarray]) -> sparse.csr_array:
         """The weights of each point, (3, m) for each axis, at the cells that one gets to from `cell` (m,)."""
-        if len(weights) == 1:
-            columns, values = self.neighbours[0][:, cell], weights[0]
-        else:
-            first, second = self.neighbours
-            one, other = second[:, first].swapaxes(0, 1), first[:, second]  # (3, 3, n): along x then y, y then x
+        one, other = self._reached
+        columns, values = one[cell].T, weights[0]
+        if len(weights) == 2:
             values = (weights[0][:, None] * weights[1][None]).reshape(9, -1)
-            columns = one[:, :, cell].reshape(9, -1)
-            across = np.flatnonzero((one != other).any(axis=(0, 1))[cell])
+            across = np.flatnonzero((one != other).any(axis=1)[cell])
             if len(across):
-                rest = other[:, :, cell[across]].reshape(9, -1)
+                rest = other[cell[across]].T
                 half = values[:, across] / 2
                 columns = np.hstack([columns, rest])
                 values[:, across] = half
@@ -249,10 +278,11 @@ class GridDistribution:
         xp = array_namespace(x)
         points = x if isinstance(x, np.ndarray) else np.asarray(x.detach().cpu() if hasattr(x, "detach") else x)
         points = points.astype(np.float64, copy=False)
-        cell = self.mesh.locate(points)[0]
+        mesh, (cell, f) = self.mesh, self.mesh.locate(points)
         found, inside = np.full(len(points), -np.inf), cell >= 0
-        linear = self.mesh.linear(points[inside]) @ self._logs
-        curved = self.mesh.spline(points[inside]) @ self._spline_coefficients
+        cell, f = cell[inside], f[inside]
+        linear = mesh.combine(self._logs_around, cell, mesh.linear_weights(cell, f))
+        curved = mesh.combine(self._spline_around, cell, mesh.spline_weights(cell, f))
         value = linear + np.clip(curved - linear, -MOST_CURVATURE, MOST_CURVATURE)
         found[inside] = np.where(value > EMPTY / 2, value, -np.inf)
         return xp.asarray(found, dtype=x.dtype, device=device(x))
@@ -264,9 +294,13 @@ class GridDistribution:
             return np.maximum(np.log(self.mass / self.mesh.volume), EMPTY)
 
     @cached_property
-    def _spline_coefficients(self) -> np.ndarray:
-        """Those of a quadratic spline through `_logs` up to terms of fourth order, (n,): exact for quadratics."""
-        return 2 * self._logs - self.mesh.spline_at_centres @ self._logs
+    def _logs_around(self) -> np.ndarray:
+        return self.mesh.around(self._logs)
+
+    @cached_property
+    def _spline_around(self) -> np.ndarray:
+        """Coefficients of a quadratic spline through `_logs` up to terms of fourth order, exact for quadratics."""
+        return self.mesh.around(2 * self._logs - self.mesh.spline_at_centres @ self._logs)
 
     def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """n independent states, (n, d): a cell by its mass, then uniform in it."""
