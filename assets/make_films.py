@@ -1,6 +1,6 @@
 """The films of README and docs: python assets/make_films.py (some minutes, most of them to solve the four rooms).
 
-    python assets/make_films.py --four-rooms runs/four_rooms_v0__dedafp_ppo__1/equilibrium.pt
+    python assets/make_films.py --four-rooms runs/benchmark/four_rooms_v0__dedafp_ppo__1/equilibrium.pt
 
 puts a learnt equilibrium between doing nothing and the oracle's. Solutions on a grid are kept in a cache.
 """
@@ -8,6 +8,7 @@ puts a learnt equilibrium between doing nothing and the oracle's. Solutions on a
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 from pathlib import Path
 
@@ -59,6 +60,7 @@ def main() -> None:
         if name in options.only:
             learnt = [options.four_rooms] if name == "four_rooms" and options.four_rooms else []
             game, players = line_up(env_id, [policies[0], *learnt, *policies[1:]], constants)
+            players[1:-1] = [dataclasses.replace(player, name="DEDA-FP") for player in players[1:-1]]
             path = film(ASSETS / f"{name}.gif", game, players, seed=SEED)
             print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB")
             if name == "four_rooms":

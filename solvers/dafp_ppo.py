@@ -149,6 +149,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "iterations": 80,
         "averaging": "quadratic",
         "waves": 3,
+        "oracle_every": 5,
         "updates": 16,
         "policy_steps": 150,
         "epochs": 1,

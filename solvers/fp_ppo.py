@@ -139,6 +139,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "iterations": 110,
         "averaging": "quadratic",
         "waves": 3,
+        "oracle_every": 5,
         "updates": 16,
         "epochs": 1,
         "learning_rate": 4e-3,
