@@ -60,6 +60,7 @@ def write(results: Path, iterations: Path, runs: Path) -> None:
     page = ROOT / "docs" / "solvers.md"
     tables.fill(page, "results", results_table(finished), "solvers.py")
     tables.fill(page, "equal time", equal_time_table(judged), "solvers.py")
+    tables.fill(ROOT / "README.md", "solvers", short_table(finished), "solvers.py")
     draw_exploitability(ROOT / "assets" / "solvers_exploitability.png", finished, judged)
     draw_errors(ROOT / "assets" / "solvers_errors.png", judged)
     for game in LOCAL:
@@ -108,6 +109,23 @@ def results_table(finished: Rows) -> str:
                     f"{spread(numbers(rows, 'exploitability'), '.4f')} | {spread(share, '.2f')} % | "
                     f"{spread(numbers(rows, 'by_play'), '.4f')} | {spread(numbers(rows, 'seconds'), '.0f')} |"
                 )
+    return "\n".join(lines)
+
+
+def short_table(finished: Rows) -> str:
+    """DEDA-FP alone."""
+    lines = [
+        "| game | doing nothing | DEDA-FP | of doing nothing's | training, s |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for game, title in TITLES.items():
+        rows = [row for rows in of(finished, "dedafp_ppo", game).values() for row in rows]
+        if rows:
+            exploitability, share = numbers(rows, "exploitability"), numbers(rows, "share_of_doing_nothing")
+            lines.append(
+                f"| {title} | {(exploitability / share).mean():.2f} | {spread(exploitability, '.4f')} | "
+                f"{100 * share.mean():.2f} % | {numbers(rows, 'seconds').mean():.0f} |"
+            )
     return "\n".join(lines)
 
 
