@@ -602,6 +602,23 @@ def test_the_value_comes_with_its_resolution_error():
     assert 0 < equilibrium.resolution_error < 0.01
 
 
+@pytest.mark.parametrize("floor", [LINE, ROOMS, THIN])
+def test_direct_sums_are_those_of_the_sparse_stencils(floor):
+    mesh, rng = Mesh(floor, 17), np.random.default_rng(0)
+    values = rng.normal(size=len(mesh))
+    x = rng.uniform(floor.low, floor.high, (2000, floor.dim))
+    x = x[floor.contains(x)]
+    cell, f = mesh.locate(x)
+    around = mesh.around(values)
+    np.testing.assert_allclose(
+        mesh.combine(around, cell, mesh.spline_weights(cell, f)), mesh.spline(x) @ values, atol=1e-12
+    )
+    np.testing.assert_allclose(
+        mesh.combine(around, cell, mesh.linear_weights(cell, f)), mesh.linear(x) @ values, atol=1e-12
+    )
+    assert mesh.combine(around, cell[:0], mesh.linear_weights(cell[:0], f[:0])).shape == (0,)
+
+
 # --- how far two crowds are apart ------------------------------------------------------------------------------------
 
 
