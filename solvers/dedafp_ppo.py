@@ -246,7 +246,7 @@ def tabulate(flow: Flow, game: Game) -> tuple[MeanField, float]:
 
     A flow is smooth: it leaks into walls and past the border, is too thin before them, and a best response finds such
     places. What is off the floor is mirrored back at the nearest face, as a kernel density is at a border, and the
-    density is tabulated on a mesh, where a look-up costs a fifth of the flow's evaluation. Games that read no density,
+    density is tabulated on a mesh, where a look-up costs much less than the flow. Games that read no density,
     or have no floor, see the flow itself.
     """
     reads_density = "log_density" in game.reward_reads | game.dynamics_reads
