@@ -18,17 +18,6 @@ LOG_STD_RANGE = (-7.0, 1.0)  # of the scaled action
 INITIAL_LOG_STD = -2.0
 
 
-def features(x: Tensor, tau: Tensor, waves: int, frequencies: int) -> Tensor:
-    """What networks see of standardised states and of time: x (n, d), tau = t/T (n, 1) -> (n, features).
-
-    x itself; sin(j pi x) and cos(j pi x) of each coordinate for j = 1, ..., waves; tau; cos(j pi tau) for
-    j = 1, ..., frequencies.
-    """
-    phases = (x[:, :, None] * torch.pi * torch.arange(1, waves + 1, device=x.device)).flatten(1)
-    ticks = tau * torch.pi * torch.arange(1, frequencies + 1, device=x.device)
-    return torch.cat([x, torch.sin(phases), torch.cos(phases), tau, torch.cos(ticks)], dim=1)
-
-
 class _Network(nn.Module):
     """A ReLU network of features of x and t/T; its output is zero at first."""
 
@@ -73,8 +62,15 @@ class _Network(nn.Module):
             nn.init.zeros_(parameter)
 
     def features(self, x: Tensor, tau: Tensor) -> Tensor:
-        """What the network sees: x (n, d), tau = t/T (n, 1) -> (n, inputs)."""
-        return features((x - self.location) / self.scale, tau, self.waves, self.frequencies)
+        """What the network sees of states x (n, d) and tau = t/T (n, 1): (n, inputs).
+
+        The standardised state z; sin(j pi z) and cos(j pi z) of each coordinate for j = 1, ..., waves; tau;
+        cos(j pi tau) for j = 1, ..., frequencies.
+        """
+        z = (x - self.location) / self.scale
+        phases = (z[:, :, None] * torch.pi * torch.arange(1, self.waves + 1, device=z.device)).flatten(1)
+        ticks = tau * torch.pi * torch.arange(1, self.frequencies + 1, device=z.device)
+        return torch.cat([z, torch.sin(phases), torch.cos(phases), tau, torch.cos(ticks)], dim=1)
 
 
 class DeterministicPolicy(_Network):

@@ -450,3 +450,9 @@ def test_components_of_a_mixture_come_apart():
     np.testing.assert_allclose(np.sort(mean[0, :, 0]), [-1, 0, 1], atol=0.1)
     np.testing.assert_allclose(log_weights.exp()[0], 1 / 3, atol=0.05)
     np.testing.assert_allclose(log_std.exp().ravel(), 0.1, atol=0.03)
+
+
+@pytest.mark.parametrize(("dim", "transforms"), [(1, 0), (2, 1), (3, 1)])
+def test_a_flow_must_transform_every_coordinate(dim, transforms):
+    with pytest.raises(ValueError, match="transforms must be at least"):
+        Flow(dim, 4, transforms=transforms)

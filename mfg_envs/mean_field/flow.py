@@ -43,6 +43,9 @@ class Flow(nn.Module, MeanField):
             every other coordinate given the rest, in turns: 2 or more.
         hidden, bins: widths of their networks, bins of each spline.
         frequencies: the flow sees t/T and cos(j pi t/T) for j = 1, ..., frequencies.
+
+    Raises:
+        ValueError: if there are too few transforms to reach every coordinate.
     """
 
     def __init__(
@@ -58,6 +61,8 @@ class Flow(nn.Module, MeanField):
         super().__init__()
         self.dim, self.horizon, self.action_dim = dim, horizon, action_dim
         transforms = transforms if transforms is not None else 3 if dim == 1 else 4
+        if transforms < min(dim, 2):
+            raise ValueError(f"transforms must be at least {min(dim, 2)} for dim = {dim}, got {transforms}")
         self.arguments: dict[str, Any] = {
             "dim": dim,
             "horizon": horizon,
