@@ -2,7 +2,8 @@
 
 Source: DEDA-FP (arXiv 2510.22158) learns mu_t by a conditional neural spline flow. This is the one by coupling (Durkan
 et al. 2019, arXiv 1906.04032): it is sampled in one pass, as fast as it is evaluated. zuko provides it. The
-standardisation by one location and scale for each t, and the mean by quasi-random quadrature, are ours.
+standardisation by one location and scale for each t, the waves that the couplings see, and the mean by quasi-random
+quadrature, are ours.
 """
 
 from __future__ import annotations
@@ -12,10 +13,15 @@ from typing import Any
 
 import numpy as np
 import torch
-import zuko
 from scipy.stats import norm, qmc
 from torch import Tensor, nn
+from zuko.distributions import DiagNormal
+from zuko.flows.coupling import GeneralCouplingTransform
+from zuko.flows.gaussianization import ElementWiseTransform
+from zuko.lazy import Flow as LazyFlow
+from zuko.lazy import UnconditionalDistribution
 from zuko.transforms import MonotonicRQSTransform
+from zuko.utils import broadcast
 
 from mfg_envs.games.base import Array
 from mfg_envs.mean_field.base import MeanField
@@ -39,13 +45,15 @@ class Flow(nn.Module, MeanField):
         dim: d >= 1.
         horizon: T.
         action_dim: k, for the table of mean actions that the crowd carries.
-        transforms: number of spline transformations, by default 3 on the line and 4 elsewhere. Elsewhere they transform
+        transforms: number of spline transformations, by default 3 on the line and 2 elsewhere. Elsewhere they transform
             every other coordinate given the rest, in turns: 2 or more.
         hidden, bins: widths of their networks, bins of each spline.
+        waves: couplings see sin(j pi x / sqrt 3) and cos(j pi x / sqrt 3) of the coordinates that are given, for
+            j = 1, ..., waves: a uniform crowd of variance 1 is as wide as the longest. They tell walls apart.
         frequencies: the flow sees t/T and cos(j pi t/T) for j = 1, ..., frequencies.
 
     Raises:
-        ValueError: if there are too few transforms to reach every coordinate.
+        ValueError: if dim is below 1, waves is below 0, or there are too few transforms to reach every coordinate.
     """
 
     def __init__(
@@ -56,11 +64,14 @@ class Flow(nn.Module, MeanField):
         transforms: int | None = None,
         hidden: tuple[int, ...] = (64, 64),
         bins: int = 8,
+        waves: int = 6,
         frequencies: int = 6,
     ) -> None:
         super().__init__()
         self.dim, self.horizon, self.action_dim = dim, horizon, action_dim
-        transforms = transforms if transforms is not None else 3 if dim == 1 else 4
+        transforms = transforms if transforms is not None else 3 if dim == 1 else 2
+        if dim < 1 or waves < 0:
+            raise ValueError(f"dim must be at least 1 and waves at least 0, got {dim} and {waves}")
         if transforms < min(dim, 2):
             raise ValueError(f"transforms must be at least {min(dim, 2)} for dim = {dim}, got {transforms}")
         self.arguments: dict[str, Any] = {
@@ -70,27 +81,34 @@ class Flow(nn.Module, MeanField):
             "transforms": transforms,
             "hidden": tuple(hidden),
             "bins": bins,
+            "waves": waves,
             "frequencies": frequencies,
         }
-        self.nsf = zuko.flows.NICE(
-            dim,
-            context=1 + frequencies,
-            transforms=transforms,
-            univariate=MonotonicRQSTransform,
-            shapes=[(bins,), (bins,), (bins - 1,)],  # widths, heights, slopes between bins
-            hidden_features=tuple(hidden),
+        spline: dict[str, Any] = {
+            "univariate": MonotonicRQSTransform,
+            "shapes": [(bins,), (bins,), (bins - 1,)],  # widths, heights, slopes between bins
+            "hidden_features": tuple(hidden),
+        }
+        self.nsf = LazyFlow(
+            [
+                ElementWiseTransform(dim, 1 + frequencies, **spline)
+                if dim == 1
+                else Coupling(torch.arange(dim) % 2 == i % 2, 1 + frequencies, waves, **spline)
+                for i in range(transforms)
+            ],
+            UnconditionalDistribution(DiagNormal, loc=torch.zeros(dim), scale=torch.ones(dim), buffer=True),
         )
         for module in self.nsf.modules():  # zero spline parameters are the identity: start from the Gaussian
             if isinstance(module, nn.Sequential):
                 nn.init.zeros_(module[-1].weight)  # type: ignore[arg-type]
                 nn.init.zeros_(module[-1].bias)  # type: ignore[arg-type]
         tau = torch.arange(horizon + 1) / max(horizon, 1)
-        waves = torch.cos(torch.pi * tau[:, None] * torch.arange(1, frequencies + 1))
+        cosines = torch.cos(torch.pi * tau[:, None] * torch.arange(1, frequencies + 1))
         self.context: Tensor
         self.location: Tensor
         self.scale: Tensor
         self.mean_actions: Tensor
-        self.register_buffer("context", torch.cat([tau[:, None], waves], dim=1), persistent=False)
+        self.register_buffer("context", torch.cat([tau[:, None], cosines], dim=1), persistent=False)
         self.register_buffer("location", torch.zeros(horizon + 1, dim))
         self.register_buffer("scale", torch.ones(horizon + 1, dim))
         self.register_buffer("mean_actions", torch.zeros(horizon, action_dim))
@@ -176,6 +194,31 @@ class Flow(nn.Module, MeanField):
                 for times_, points_ in zip(times.split(rows), points.split(rows), strict=True)
             ]
         return torch.cat(found).double().cpu().numpy()
+
+
+class Coupling(GeneralCouplingTransform):
+    """Spline transformation of some coordinates, by a network that sees the given ones, their waves and the context.
+
+    Args:
+        given: (d,) bool, the coordinates that are left as they are.
+        context: width of the context.
+        waves: as of `Flow`.
+        spline: as of zuko's GeneralCouplingTransform.
+    """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Coupling:
+        """An instance: zuko's own reads the first argument as a number of coordinates."""
+        return nn.Module.__new__(cls)
+
+    def __init__(self, given: Tensor, context: int, waves: int, **spline: Any) -> None:
+        super().__init__(len(given), context + 2 * waves * int(given.sum()), given, **spline)
+        self.waves: Tensor
+        self.register_buffer("waves", torch.pi / 3**0.5 * torch.arange(1, waves + 1), persistent=False)
+
+    def meta(self, c: Tensor, x: Tensor) -> Any:
+        """The transformation given the coordinates x (..., m) and the context c (..., context)."""
+        phases = (x[..., None] * self.waves).flatten(-2)
+        return super().meta(torch.cat(broadcast(c, phases.sin(), phases.cos(), ignore=1), dim=-1), x)
 
 
 class FlowDistribution:

@@ -164,16 +164,16 @@ class Mesh:
         return one.reshape(9, -1).T, other.reshape(9, -1).T
 
     def around(self, values: np.ndarray) -> np.ndarray:
-        """What the stencil of each cell reads of values (n,): (n, 3^d). `combine` weighs it."""
+        """What the stencil of each cell reads of values (n,): (3^d, n). `combine` weighs it."""
         one, other = self._reached
-        return (values[one] + values[other]) / 2
+        return (values[one.T] + values[other.T]) / 2
 
     def combine(self, around: np.ndarray, cell: np.ndarray, weights: list[np.ndarray]) -> np.ndarray:
         """Weighted sums at points in the cells (m,): (m,). As the sparse stencils, but faster for few points."""
-        sums = around[cell]
-        for w in reversed(weights):
-            sums = (sums.reshape(len(cell), sums.shape[1] // 3, 3) * w.T[:, None]).sum(axis=-1)
-        return sums[:, 0]
+        sums = around.take(cell, axis=1)
+        for w in weights:
+            sums = (sums.reshape(3, len(sums) // 3, len(cell)) * w[:, None]).sum(axis=0)
+        return sums[0]
 
     def _stencil(self, cell: np.ndarray, weights: list[np.ndarray]) -> sparse.csr_array:
         """The weights of each point, (3, m) for each axis, at the cells that one gets to from `cell` (m,)."""
@@ -234,8 +234,13 @@ class Grid(MeanField):
     def at(self, t: int) -> GridDistribution:
         """mu_t, for t = 0, ..., T."""
         self._check_time(t)
-        action = None if self.mean_actions is None or t == self.horizon else self.mean_actions[t]
-        return GridDistribution(self.mesh, self.masses[t], action)
+        return self._laws[t]
+
+    @cached_property
+    def _laws(self) -> list[GridDistribution]:
+        """mu_t at each t; they keep what look-ups need."""
+        actions = [None] * (self.horizon + 1) if self.mean_actions is None else [*self.mean_actions, None]
+        return [GridDistribution(self.mesh, mass, a) for mass, a in zip(self.masses, actions, strict=True)]
 
     @property
     def density(self) -> np.ndarray:
