@@ -110,9 +110,32 @@ def test_the_bound_is_missed_when_a_part_is_broken(break_it, tmp_path, monkeypat
     assert summary["exploitability"] > BOUND
 
 
+PARTS = ("agent", "policy", "flow", "learner")
+
+
 def states_of(run):
     checkpoint = torch.load(run / "checkpoint.pt", weights_only=True)
-    return {f"{part}.{name}": v for part in ("agent", "policy", "flow") for name, v in checkpoint[part].items()}
+    return {f"{part}.{name}": v for part in PARTS for name, v in checkpoint[part].items()}
+
+
+def test_the_flow_is_the_running_average_of_the_one_that_learns(tmp_path):
+    """The first step counts fully, the second 1 / (1 + MEMORY); both are standardised by the same crowd."""
+
+    def learnt(steps):
+        run, _ = train(TINY, tmp_path / str(steps), iterations=1, flow_steps=steps)
+        checkpoint = torch.load(run / "checkpoint.pt", weights_only=True)
+        return checkpoint["flow"], checkpoint["learner"]
+
+    (one, first), (two, second) = learnt(1), learnt(2)
+    weight, moved = 1 / (1 + solver.MEMORY), 0.0
+    for name, value in one.items():
+        torch.testing.assert_close(value, first[name], rtol=0, atol=0)
+        if name in ("location", "scale", "mean_actions"):
+            torch.testing.assert_close(two[name], second[name], rtol=0, atol=0)
+        else:
+            torch.testing.assert_close(two[name], first[name] + weight * (second[name] - first[name]))
+            moved = max(moved, float((second[name] - first[name]).abs().max()))
+    assert moved > 1e-3
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(finished, tmp_path):
