@@ -107,7 +107,7 @@ def measure(variant: Variant, policy: Policy, model: Model, crowd: MeanField, it
         played = simulate(game, policy, num_agents=args.flow_agents, seed=iteration, antithetic=True)
         start = time.process_time()
         for module in (flow, learner):
-            module.standardise(played.states, played.actions)
+            module.standardise(played.states, played.actions, 2 / (iteration + 2) if variant.averaged else 1.0)
         if not variant.averaged:
             optimizer = torch.optim.Adam(learner.parameters(), lr=variant.learning_rate)
         paths = torch.as_tensor(played.states, dtype=torch.float32)

@@ -155,7 +155,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "lq_v0": {},
     "price_impact_v0": {},
     "beach_bar_v0": {
-        "iterations": 65,
+        "iterations": 55,
         "averaging": "quadratic",
         "waves": 3,
         "updates": 16,
@@ -482,8 +482,9 @@ def train(args: Args) -> Path:
 
         # --- 3. average mean field: maximum likelihood of the flow on the average policy's crowd ------------------
         crowd = simulate(game, policy, num_agents=args.flow_agents, seed=seeds[3], antithetic=True)
+        share = 2 / (iteration + 1) if game.floor is not None else 1.0  # borders should not move in a flow's eyes
         for module in (flow, learner):
-            module.standardise(crowd.states, crowd.actions)
+            module.standardise(crowd.states, crowd.actions, share)
         paths = torch.as_tensor(crowd.states, dtype=torch.float32, device=device)
         for step in range((iteration - 1) * args.flow_steps, iteration * args.flow_steps):
             t_ = times[torch.randint(T + 1, (args.flow_batch,), device=device)]

@@ -380,7 +380,7 @@ def test_waves_show_a_coupling_where_the_walls_are():
         flow, points = Flow(2, 0, hidden=(32,), waves=waves), torch.as_tensor(x[0], dtype=torch.float32)
         flow.standardise(x)
         optimizer = torch.optim.Adam(flow.parameters(), lr=1e-2)
-        for _ in range(100):
+        for _ in range(200):
             loss = -flow.log_prob(torch.zeros(500, dtype=torch.long), points[torch.randint(4000, (500,))]).mean()
             optimizer.zero_grad()
             loss.backward()
@@ -426,11 +426,15 @@ def test_means_follow_training_and_standardisation():
     assert flow.at(0).mean.item() == pytest.approx(0, abs=1e-3)
     flow.standardise(np.array([[[1.0], [3.0]], [[4.0], [8.0]]]))
     np.testing.assert_allclose(flow.means, [[2.0], [6.0]], atol=1e-2)
+    flow.standardise(np.array([[[8.0], [12.0]], [[4.0], [8.0]]]), weight=0.25)  # a quarter of the way
+    np.testing.assert_allclose(flow.location, [[4.0], [6.0]])
+    np.testing.assert_allclose(flow.scale, [[1.25], [2.0]])
+    np.testing.assert_allclose(flow.means, [[4.0], [6.0]], atol=1e-2)
     flow.train()
     with torch.no_grad():
         flow.location += 1  # stands for a step of training
     flow.eval()
-    np.testing.assert_allclose(flow.means, [[3.0], [7.0]], atol=1e-2)
+    np.testing.assert_allclose(flow.means, [[5.0], [7.0]], atol=1e-2)
 
 
 @pytest.mark.parametrize(

@@ -114,16 +114,18 @@ class Flow(nn.Module, MeanField):
         self.register_buffer("mean_actions", torch.zeros(horizon, action_dim))
         self._means: np.ndarray | None = None
 
-    def standardise(self, x: np.ndarray, a: np.ndarray | None = None) -> None:
+    def standardise(self, x: np.ndarray, a: np.ndarray | None = None, weight: float = 1.0) -> None:
         """Take location and scale for each t from states x (T+1, N, d), and mean actions from a (T, N, k) if given.
+
+        With a weight below 1, location and scale go only that share of the way from what they are.
 
         Raises:
             ValueError: if a shape does not fit this flow.
         """
         if np.ndim(x) != 3 or (np.shape(x)[0], np.shape(x)[2]) != (self.horizon + 1, self.dim):
             raise ValueError(f"x must have shape ({self.horizon + 1}, N, {self.dim}), got {np.shape(x)}")
-        self.location.copy_(torch.as_tensor(x.mean(axis=1)))
-        self.scale.copy_(torch.as_tensor(np.maximum(x.std(axis=1), TINY_SCALE)))
+        self.location.lerp_(torch.as_tensor(x.mean(axis=1)).to(self.location), weight)
+        self.scale.lerp_(torch.as_tensor(np.maximum(x.std(axis=1), TINY_SCALE)).to(self.scale), weight)
         if a is not None:
             if np.ndim(a) != 3 or (np.shape(a)[0], np.shape(a)[2]) != (self.horizon, self.action_dim):
                 raise ValueError(f"a must have shape ({self.horizon}, N, {self.action_dim}), got {np.shape(a)}")
