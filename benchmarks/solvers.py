@@ -5,8 +5,7 @@
 
 Runs go side by side, one a core with one PyTorch thread each, and are kept in runs/benchmark/: a run that is finished
 is not repeated, one that was interrupted goes on from its checkpoint. DEDA-FP comes first, then the other solvers seed
-by seed, so that a stop leaves complete comparisons. DEDA-FP's runs of the first seed are judged after every iteration,
-but in the congested rooms; the others are as often as the solver's defaults say. Judging is not counted as training.
+by seed, so that a stop leaves complete comparisons. Judging is not counted as training.
 
 After each run it writes benchmarks/results/solvers.csv, a row for each run, and solver_iterations.csv, a row for each
 iteration that was judged; in the end the tables of docs/solvers.md between their markers, and the pictures in assets/.
@@ -77,8 +76,6 @@ def run(solver: str, game: str, seed: int) -> None:
         command += ["--resume", str(path)]
     else:
         command += [*GAMES[game], "--seed", str(seed), "--runs-dir", str(RUNS), "--run-name", path.name]
-        closely = (solver, seed) == ("dedafp_ppo", SEEDS[0]) and game != "four_rooms_v0_congestion"
-        command += ["--oracle-every", "1"] if closely else []
     with (RUNS / f"{path.name}.log").open("a") as log:
         subprocess.run(command, check=True, stdout=log, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"})
 

@@ -169,7 +169,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "flow_steps": 60,
     },
     "four_rooms_v0": {
-        "iterations": 55,
+        "iterations": 50,
         "averaging": "quadratic",
         "waves": 4,
         "oracle_every": 5,
