@@ -8,7 +8,7 @@ benchmarks/solvers.py), pushed forward on the oracle's grid of 40 cells. Each fl
 the solver's defaults in one thing each. Figures are means over the last five iterations: errors/flow,
 errors/flow_reward and errors/leak of the solver, seconds of the fit and of the table, one PyTorch thread.
 
-Writes benchmarks/results/flow.csv and the table between its markers. Some three minutes.
+Writes benchmarks/results/flow.csv and the table between its markers. Some two minutes.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def main() -> None:
     """Measure all variants, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--learnt", type=Path, default=LEARNT, help="the equilibrium.pt whose average policy plays")
-    parser.add_argument("--iterations", type=int, default=15)
+    parser.add_argument("--iterations", type=int, default=12)
     parser.add_argument("--output", type=Path, default=RESULTS, help="the CSV file to write")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "dedafp_ppo.md", help="with markers for the table")
     options = parser.parse_args()
