@@ -98,7 +98,9 @@ def broken_flow(monkeypatch):
     """The flow never leaves the crowd of those who do nothing."""
     standardise, log_prob = solver.Flow.standardise, solver.Flow.log_prob
     monkeypatch.setattr(
-        solver.Flow, "standardise", lambda self, x, a: None if self.mean_actions.any() else standardise(self, x, a + 1)
+        solver.Flow,
+        "standardise",
+        lambda self, x, a, weight=1.0: None if self.mean_actions.any() else standardise(self, x, a + 1),
     )
     monkeypatch.setattr(solver.Flow, "log_prob", lambda self, t, x: 0 * log_prob(self, t, x))
 
