@@ -169,7 +169,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "flow_steps": 60,
     },
     "four_rooms_v0": {
-        "iterations": 50,
+        "iterations": 55,
         "averaging": "quadratic",
         "waves": 4,
         "oracle_every": 5,
@@ -183,13 +183,13 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "policy_steps": 150,
         "flow_agents": 10_000,
         "flow_bins": 32,
-        "flow_steps": 50,
+        "flow_steps": 40,
     },
 }
 
 
 MEMORY = 0.05  # the share of all its steps so far that the flow is the average of
-TABLE_CELLS = {1: 200, 2: 60}  # of the crowd's density, across the longest side of a floor of that dimension
+TABLE_CELLS = {1: 200, 2: 40}  # of the crowd's density, across the longest side of a floor of that dimension
 
 
 def defaults(env_id: str) -> Args:

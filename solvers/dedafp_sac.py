@@ -147,8 +147,8 @@ class Args:
     """steps of Adam in each iteration"""
     flow_batch: int = 2048
     """states in a step"""
-    flow_learning_rate: float = 2e-3
-    """of Adam, annealed to zero within each iteration"""
+    flow_learning_rate: float = 8e-3
+    """of Adam; the flow is a running average over its steps"""
 
 
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -161,7 +161,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "num_agents": 512,
         "batch_size": 1024,
         "target_entropy": -0.5,
-        "flow_steps": 150,
+        "flow_bins": 16,
+        "flow_steps": 100,
     },
     "four_rooms_v0": {
         "iterations": 28,
@@ -174,14 +175,16 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "target_entropy": -0.5,
         "policy_steps": 500,
         "flow_agents": 10_000,
-        "flow_steps": 200,
+        "flow_bins": 32,
+        "flow_steps": 100,
     },
 }
 
 
 INITIAL_LOG_STD, LOG_STD_RANGE = -1.5, (-5.0, 2.0)  # of exploration, before the tanh
 INITIAL_LOG_TEMPERATURE = -4.0  # in standard deviations of the returns at t
-TABLE_CELLS = {1: 200, 2: 60}  # of the crowd's density, across the longest side of a floor of that dimension
+MEMORY = 0.05  # the share of all its steps so far that the flow is the average of
+TABLE_CELLS = {1: 200, 2: 40}  # of the crowd's density, across the longest side of a floor of that dimension
 
 
 def defaults(env_id: str) -> Args:
@@ -390,7 +393,16 @@ def train(args: Args) -> Path:
     agent = Agent(DeterministicPolicy(*sizes, waves=args.waves, squash=True)).to(device)
     components = args.components if args.average_policy == "mixture" else 1
     policy = AveragePolicy(*sizes, components=components, waves=args.waves).to(device)
-    flow = Flow(d, T, k, bins=args.flow_bins).to(device)
+    flow = Flow(d, T, k, bins=args.flow_bins).to(device)  # the running average of the one that learns
+    learner = copy.deepcopy(flow)
+    flow_optimizer = torch.optim.Adam(learner.parameters(), lr=args.flow_learning_rate)
+    learnt: dict[str, Any] = {
+        "agent": agent,
+        "policy": policy,
+        "flow": flow,
+        "learner": learner,
+        "flow_optimizer": flow_optimizer,
+    }
     pool: list[tuple[Tensor, Tensor]] = []  # states (T, N, d) and actions (T, N, k) of each best response
     responses: list[DeterministicPolicy] = []  # and its network, for the oracle alone
     history: list[dict[str, float]] = []  # a row of figures for each iteration
@@ -399,8 +411,8 @@ def train(args: Args) -> Path:
     checkpoint = run / "checkpoint.pt"
     if args.resume is not None:
         saved = torch.load(checkpoint, map_location=device, weights_only=True)
-        for module, name in ((agent, "agent"), (policy, "policy"), (flow, "flow")):
-            module.load_state_dict(saved[name])
+        for name, part in learnt.items():
+            part.load_state_dict(saved[name])
         flow.eval()
         pool, history = saved["pool"], saved["history"]
         for state in saved["responses"]:
@@ -413,7 +425,7 @@ def train(args: Args) -> Path:
         crowd = simulate(game, nothing, num_agents=args.flow_agents, seed=args.seed)
         flow.standardise(crowd.states, crowd.actions)  # mu^0: everybody does nothing, a Gaussian for a start
         flow.eval()
-        save_checkpoint(checkpoint, args, agent, policy, flow, pool, responses, history)
+        save_checkpoint(checkpoint, args, learnt, pool, responses, history)
     frozen, leak = tabulate(flow, game)
     writer = SummaryWriter(str(run), purge_step=len(history) + 1)
 
@@ -507,18 +519,18 @@ def train(args: Args) -> Path:
 
         # --- 3. average mean field: maximum likelihood of the flow on the average policy's crowd ------------------
         crowd = simulate(game, policy, num_agents=args.flow_agents, seed=seeds[3], antithetic=True)
-        flow.standardise(crowd.states, crowd.actions)
+        share = 2 / (iteration + 1) if game.floor is not None else 1.0  # borders should not move in a flow's eyes
+        for module in (flow, learner):
+            module.standardise(crowd.states, crowd.actions, share)
         paths = torch.as_tensor(crowd.states, dtype=torch.float32, device=device)
-        optimizer = torch.optim.Adam(flow.parameters(), lr=args.flow_learning_rate)
-        schedule = annealed(optimizer, args.flow_steps)
-        flow.train()
-        for _ in range(args.flow_steps):
+        for step in range((iteration - 1) * args.flow_steps, iteration * args.flow_steps):
             t_ = times[torch.randint(T + 1, (args.flow_batch,), device=device)]
             n_ = torch.randint(args.flow_agents, (args.flow_batch,), device=device)
-            flow_loss = -flow.log_prob(t_, paths[t_, n_]).mean()
-            descend(flow_loss, optimizer, f"flow in iteration {iteration}", args.max_grad_norm)
-            schedule.step()
-        flow.eval()
+            flow_loss = -learner.log_prob(t_, paths[t_, n_]).mean()
+            descend(flow_loss, flow_optimizer, f"flow in iteration {iteration}", args.max_grad_norm)
+            with torch.no_grad():
+                for average, newest in zip(flow.parameters(), learner.parameters(), strict=True):
+                    average.lerp_(newest, 1 / (1 + MEMORY * step))
         frozen, leak = tabulate(flow, game)
 
         # --- how far from Nash, what it cost, and a checkpoint ----------------------------------------------------
@@ -552,7 +564,7 @@ def train(args: Args) -> Path:
         history.append(row)
         for name, figure in row.items():
             writer.add_scalar(name, figure, iteration)
-        save_checkpoint(checkpoint, args, agent, policy, flow, pool, responses, history)
+        save_checkpoint(checkpoint, args, learnt, pool, responses, history)
         bar.update()
     bar.close()
     writer.close()
@@ -599,9 +611,7 @@ def train(args: Args) -> Path:
 def save_checkpoint(
     path: Path,
     args: Args,
-    agent: Agent,
-    policy: AveragePolicy,
-    flow: Flow,
+    learnt: dict[str, Any],
     pool: list[tuple[Tensor, Tensor]],
     responses: list[DeterministicPolicy],
     history: list[dict[str, float]],
@@ -609,9 +619,7 @@ def save_checkpoint(
     """All that the next iteration starts from. The old checkpoint is replaced, whole or not at all."""
     content = {
         "args": {f.name: plain(getattr(args, f.name)) for f in dataclasses.fields(args)},
-        "agent": agent.state_dict(),
-        "policy": policy.state_dict(),
-        "flow": flow.state_dict(),
+        **{name: part.state_dict() for name, part in learnt.items()},
         "pool": pool,
         "responses": [response.state_dict() for response in responses],
         "history": history,
