@@ -42,6 +42,7 @@ solver: Any = import_module("dedafp_ppo")
 
 LEARNT = ROOT / "runs" / "benchmark" / "four_rooms_v0__dedafp_ppo__1" / "equilibrium.pt"
 RESULTS = ROOT / "benchmarks" / "results" / "flow.csv"
+ARGS = solver.defaults("four_rooms_v0")
 CELLS = 40
 COUNTED = 5  # the last iterations
 
@@ -50,37 +51,35 @@ COUNTED = 5  # the last iterations
 class Variant:
     """How a flow is built and fitted; by default as in the solver."""
 
-    transforms: int = 2
-    waves: int = 6
-    bins: int = 32
+    built: dict[str, int] = dataclasses.field(default_factory=dict)  # arguments of Flow that are others
     averaged: bool = True
     steady: bool = True
-    learning_rate: float = 8e-3
-    steps: int = 50
+    learning_rate: float = ARGS.flow_learning_rate
+    steps: int = ARGS.flow_steps
 
 
-FIRST = Variant(transforms=4, waves=0, bins=8, averaged=False, steady=False, learning_rate=2e-3, steps=80)
+FIRST = Variant({"transforms": 4, "waves": 0, "bins": 8}, averaged=False, steady=False, learning_rate=2e-3, steps=80)
 VARIANTS = {
     "as in the solver": Variant(),
-    "no waves": Variant(waves=0),
-    "8 bins": Variant(bins=8),
-    "4 transformations": Variant(transforms=4),
+    "no waves": Variant({"waves": 0}),
+    "8 bins": Variant({"bins": 8}),
+    "4 transformations": Variant({"transforms": 4}),
     "standardised anew in each iteration": Variant(steady=False),
     "not averaged; Adam anew in each iteration, annealed": Variant(averaged=False),
     "the first flow: all of these, 80 steps from a rate of 2e-3": FIRST,
 }
 
 
-def fit(variant: Variant, flow: Flow, learner: Flow, optimizer: Any, paths: torch.Tensor, args: Any, done: int) -> None:
+def fit(variant: Variant, flow: Flow, learner: Flow, optimizer: Any, paths: torch.Tensor, done: int) -> None:
     """The steps of one iteration, after `done` of them, on paths (T+1, N, d)."""
     for step in range(variant.steps):
         if not variant.averaged:
             optimizer.param_groups[0]["lr"] = variant.learning_rate * (1 - step / variant.steps)
-        t = torch.randint(len(paths), (args.flow_batch,))
-        n = torch.randint(paths.shape[1], (args.flow_batch,))
+        t = torch.randint(len(paths), (ARGS.flow_batch,))
+        n = torch.randint(paths.shape[1], (ARGS.flow_batch,))
         optimizer.zero_grad()
         (-learner.log_prob(t, paths[t, n]).mean()).backward()
-        torch.nn.utils.clip_grad_norm_(learner.parameters(), args.max_grad_norm)
+        torch.nn.utils.clip_grad_norm_(learner.parameters(), ARGS.max_grad_norm)
         optimizer.step()
         weight = 1 / (1 + solver.MEMORY * (done + step)) if variant.averaged else 1.0
         with torch.no_grad():
@@ -90,28 +89,22 @@ def fit(variant: Variant, flow: Flow, learner: Flow, optimizer: Any, paths: torc
 
 def measure(variant: Variant, policy: Policy, model: Model, crowd: MeanField, iterations: int) -> dict[str, float]:
     """The figures of a variant, means over the last iterations."""
-    game, args = model.game, solver.defaults("four_rooms_v0")
+    game = model.game
     torch.manual_seed(1)
-    flow = Flow(
-        game.dim,
-        game.horizon,
-        game.action_dim,
-        transforms=variant.transforms,
-        bins=variant.bins,
-        waves=variant.waves,
-    ).eval()
+    arguments = {"bins": ARGS.flow_bins} | variant.built
+    flow = Flow(game.dim, game.horizon, game.action_dim, **arguments).eval()
     learner = copy.deepcopy(flow)
     optimizer = torch.optim.Adam(learner.parameters(), lr=variant.learning_rate)
     rows = []
     for iteration in range(iterations):
-        played = simulate(game, policy, num_agents=args.flow_agents, seed=iteration, antithetic=True)
+        played = simulate(game, policy, num_agents=ARGS.flow_agents, seed=iteration, antithetic=True)
         start = time.process_time()
         for module in (flow, learner):
             module.standardise(played.states, played.actions, 2 / (iteration + 2) if variant.steady else 1.0)
         if not variant.averaged:
             optimizer = torch.optim.Adam(learner.parameters(), lr=variant.learning_rate)
         paths = torch.as_tensor(played.states, dtype=torch.float32)
-        fit(variant, flow, learner, optimizer, paths, args, iteration * variant.steps)
+        fit(variant, flow, learner, optimizer, paths, iteration * variant.steps)
         fitted = time.process_time()
         if iteration >= iterations - COUNTED:
             table, leak = solver.tabulate(flow, game)

@@ -59,7 +59,10 @@ def write(results: Path, iterations: Path, runs: Path) -> None:
         judged = list(csv.DictReader(file))
     page = ROOT / "docs" / "solvers.md"
     tables.fill(page, "results", results_table(finished), "solvers.py")
-    tables.fill(page, "equal time", equal_time_table(judged), "solvers.py")
+    tables.fill(page, "equal time", equal_cost_table(judged, "seconds", "training, s"), "solvers.py")
+    alike = [row for row in judged if row["solver"] != "dedafp_sac"]  # PPO needs many more steps than SAC
+    tables.fill(page, "equal steps", equal_cost_table(alike, "env_steps", "steps of agents"), "solvers.py")
+    tables.fill(page, "errors", errors_table(judged), "solvers.py")
     tables.fill(ROOT / "README.md", "solvers", short_table(finished), "solvers.py")
     draw_exploitability(ROOT / "assets" / "solvers_exploitability.png", finished, judged)
     draw_errors(ROOT / "assets" / "solvers_errors.png", judged)
@@ -129,22 +132,51 @@ def short_table(finished: Rows) -> str:
     return "\n".join(lines)
 
 
-def equal_time_table(judged: Rows) -> str:
-    """Exploitability when the fastest solver of a game ends, log-linear between judged iterations."""
-    lines = ["| game | training, s | " + " | ".join(NAMES.values()) + " |", "|---|---:" + "|---:" * len(NAMES) + "|"]
+def equal_cost_table(judged: Rows, cost: str, unit: str) -> str:
+    """Exploitability at the cost at which the cheapest run of a game ends, log-linear between judged iterations."""
+    names = {solver: name for solver, name in NAMES.items() if any(row["solver"] == solver for row in judged)}
+    lines = [f"| game | {unit} | " + " | ".join(names.values()) + " |", "|---|---:" + "|---:" * len(names) + "|"]
     for game in LOCAL:
-        runs = {solver: of(judged, solver, game) for solver in NAMES}
-        ends = [numbers(rows, "seconds")[-1] for seeds in runs.values() for rows in seeds.values()]
+        runs = {solver: of(judged, solver, game) for solver in names}
+        ends = [numbers(rows, cost)[-1] for seeds in runs.values() for rows in seeds.values()]
         if not ends:
             continue
         cells = []
         for seeds in runs.values():
             at_end = [
-                np.exp(np.interp(min(ends), numbers(rows, "seconds"), np.log(numbers(rows, "exploitability"))))
+                np.exp(np.interp(min(ends), numbers(rows, cost), np.log(numbers(rows, "exploitability"))))
                 for rows in seeds.values()
             ]
             cells.append(spread(np.array(at_end), ".4f") if at_end else "")
-        lines.append(f"| {TITLES[game]} | {min(ends):.0f} | " + " | ".join(cells) + " |")
+        lines.append(f"| {TITLES[game]} | {min(ends):,.0f} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def errors_table(judged: Rows) -> str:
+    """The error terms at the last judged iteration, means over seeds."""
+    lines = [
+        "| game | solver | exploitability | eps_br | average policy, eps_sl | D | crowd, eps_cnf | D | flow's leak |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for game, title in TITLES.items():
+        for solver, name in NAMES.items():
+            last = [rows[-1] for rows in of(judged, solver, game).values()]
+            crowd = "crowd" if last and last[0]["errors/crowd"] else "flow"
+            columns = {
+                "exploitability": ".4f",
+                "errors/best_response": ".4f",
+                "errors/average_policy": ".1%",
+                "errors/average_policy_reward": ".3f",
+                f"errors/{crowd}": ".1%",
+                f"errors/{crowd}_reward": ".3f",
+                "errors/leak": ".1%",
+            }
+            cells = [
+                f"{numbers(last, column).mean():{form}}".replace("%", " %") if last and last[0][column] else ""
+                for column, form in columns.items()
+            ]
+            if last:
+                lines.append(f"| {title} | {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -176,12 +208,17 @@ def draw_exploitability(path: Path, finished: Rows, judged: Rows) -> None:
         axes[1, column].set(xlabel="steps of agents")
     for axis in axes[:, 0]:
         axis.set_ylabel("exploitability")
-    handles = {
-        label: handle for axis in axes.flat for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles))
+    legend_below(figure)
     figure.savefig(path, dpi=100)
     plt.close(figure)
+
+
+def legend_below(figure: Any) -> None:
+    """One legend for all panels."""
+    handles = {
+        label: handle for axis in figure.axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles))
 
 
 def draw_errors(path: Path, judged: Rows) -> None:
@@ -219,12 +256,7 @@ def draw_errors(path: Path, judged: Rows) -> None:
             axis.set_xlabel("iteration of fictitious play")
     axes[0, 0].set_ylabel("units of return")
     axes[1, 0].set_ylabel("share of the crowd, mean over t")
-    for row in axes:
-        handles = {
-            label: handle for axis in row for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
-        }
-        if handles:
-            row[-1].legend(handles.values(), handles.keys(), fontsize=8)
+    legend_below(figure)
     figure.savefig(path, dpi=100)
     plt.close(figure)
 

@@ -185,10 +185,27 @@ class AveragePolicy(_Network):
             scaled = mean[rows, chosen] + log_std[rows, chosen].exp() * torch.as_tensor(noise).to(mean)
             return (scaled * self.action_scale).double().cpu().numpy()
 
-    def mean_action(self, t: int, x: np.ndarray) -> np.ndarray:
-        """Mean of the action's distribution, for pictures: x (n, d) -> (n, k) float64.
+    def mean_policy(self) -> DeterministicPolicy:
+        """The policy that plays `mean_action`, with weights of its own; where action costs are convex, it earns more.
 
-        Playing it is another policy, with another flow and another return.
+        Raises:
+            ValueError: if the head has more than one component.
+        """
+        if self.components != 1:
+            raise ValueError(f"the mean of a head of {self.components} components is no network: take one component")
+        arguments = {name: value for name, value in self.arguments.items() if name != "components"}
+        policy = DeterministicPolicy(**arguments).to(self.location.device)
+        state = self.state_dict()
+        last = f"net.{len(self.net) - 1}"
+        for name in (f"{last}.weight", f"{last}.bias"):  # log weight, mean, log standard deviation
+            state[name] = state[name][1 : 1 + self.action_dim]
+        policy.load_state_dict(state)
+        return policy
+
+    def mean_action(self, t: int, x: np.ndarray) -> np.ndarray:
+        """Mean of the action's distribution: x (n, d) -> (n, k) float64.
+
+        Playing it is another policy, with another flow and another return: see `mean_policy`.
         """
         with torch.no_grad():
             states = torch.as_tensor(x).to(self.location)

@@ -127,8 +127,8 @@ class Args:
     """clipping of the gradient's norm"""
 
     # 2. average policy
-    average_policy: Literal["gaussian", "mixture"] = "gaussian"
-    """head of the average policy: one Gaussian, which is the paper's, or a mixture of them"""
+    average_policy: Literal["mean", "gaussian", "mixture"] = "mean"
+    """what is played: the mean of a Gaussian, its draws as in the paper, or the draws of a mixture of Gaussians"""
     components: int = 5
     """Gaussians in the mixture"""
     policy_steps: int = 400
@@ -273,6 +273,11 @@ def descend(loss: Tensor, optimizer: torch.optim.Optimizer, what: str, max_grad_
         if not math.isfinite(number):
             raise Divergence(f"{name} of the {what} is {number}; the last checkpoint is kept")
     optimizer.step()
+
+
+def played(policy: AveragePolicy, args: Args) -> AveragePolicy | DeterministicPolicy:
+    """What of the average policy agents play: its mean, or itself, which draws."""
+    return policy.mean_policy() if args.average_policy == "mean" else policy
 
 
 def tabulate(flow: Flow, game: Game) -> tuple[MeanField, float]:
@@ -518,7 +523,8 @@ def train(args: Args) -> Path:
             schedule.step()
 
         # --- 3. average mean field: maximum likelihood of the flow on the average policy's crowd ------------------
-        crowd = simulate(game, policy, num_agents=args.flow_agents, seed=seeds[3], antithetic=True)
+        answer = played(policy, args)
+        crowd = simulate(game, answer, num_agents=args.flow_agents, seed=seeds[3], antithetic=True)
         share = 2 / (iteration + 1) if game.floor is not None else 1.0  # borders should not move in a flow's eyes
         for module in (flow, learner):
             module.standardise(crowd.states, crowd.actions, share)
@@ -549,7 +555,7 @@ def train(args: Args) -> Path:
             "losses/flow": flow_loss.item(),
         }
         if args.oracle_every and iteration % args.oracle_every == 0:
-            nash = exploitability(game, policy, args.oracle_agents, seed=seeds[3], **coarse)
+            nash = exploitability(game, answer, args.oracle_agents, seed=seeds[3], **coarse)
             row |= {
                 "charts/exploitability": nash.value,
                 "charts/exploitability_stderr": nash.stderr,
@@ -559,7 +565,7 @@ def train(args: Args) -> Path:
                 ),
             }
             if grid is not None:
-                row |= crowd_errors(grid, Mixture(responses, weights.numpy()), policy, frozen, seeds[3])
+                row |= crowd_errors(grid, Mixture(responses, weights.numpy()), answer, frozen, seeds[3])
             bar.set_postfix(exploitability=f"{nash.value:.4f}", of_nothing=f"{nash.value / doing_nothing:.2%}")
         history.append(row)
         for name, figure in row.items():
@@ -570,7 +576,8 @@ def train(args: Args) -> Path:
     writer.close()
 
     # --- results ----------------------------------------------------------------------------------------------------
-    nash = exploitability(game, policy, max(args.oracle_agents, 20_000), seed=args.seed)
+    answer = played(policy, args)
+    nash = exploitability(game, answer, max(args.oracle_agents, 20_000), seed=args.seed)
     if coarse:
         doing_nothing = float(exploitability(game, nothing, args.oracle_agents))
     summary = {
@@ -594,13 +601,13 @@ def train(args: Args) -> Path:
         | {name: version(name) for name in ("mfg-envs", "numpy", "torch", "zuko", "gymnasium", "pettingzoo")},
     }
     (run / "summary.json").write_text(json.dumps(summary, indent=2, default=str) + "\n")
-    save_equilibrium(run / "equilibrium.pt", game, policy, flow, nash.policy_return, nash.value)
+    save_equilibrium(run / "equilibrium.pt", game, answer, flow, nash.policy_return, nash.value)
     plot(run / "equilibrium.png", game, policy, flow, history, doing_nothing)
     if args.capture_video:
         from mfg_envs.viewer.film import film
         from mfg_envs.viewer.players import Player
 
-        film(run / "swarm.mp4", game, [Player("average policy", policy, load_equilibrium(run / "equilibrium.pt"))])
+        film(run / "swarm.mp4", game, [Player("average policy", answer, load_equilibrium(run / "equilibrium.pt"))])
     print(
         f"exploitability {nash.value:.4f} ± {nash.stderr:.4f}, {nash.value / doing_nothing:.2%} of doing nothing's; "
         f"results in {run}"

@@ -20,6 +20,7 @@ from mfg_envs.envs import CrowdVectorEnv
 from mfg_envs.equilibrium import Mixture, best_response, exploitability, solve
 from mfg_envs.games import BeachBar, FourRooms, LinearQuadratic
 from mfg_envs.mean_field import Flow
+from mfg_envs.policies import DeterministicPolicy
 
 SOLVER = Path(__file__).parent.parent / "solvers" / "dedafp_ppo.py"
 spec = importlib.util.spec_from_file_location("dedafp_ppo", SOLVER)
@@ -71,7 +72,6 @@ def test_short_run_reaches_the_bound_and_writes_what_it_promises(tmp_path):
     loaded = load_equilibrium(run / "equilibrium.pt")
     assert loaded.game == LinearQuadratic()
     assert loaded.exploitability == summary["exploitability"]
-    assert loaded.policy.arguments["components"] == 1  # one Gaussian, the paper's
     again = exploitability(loaded.game, loaded.policy, num_agents=20_000, seed=7)
     assert again.value == pytest.approx(summary["exploitability"], abs=5 * summary["exploitability_stderr"] + 0.02)
     assert loaded.policy(0, np.zeros((3, 1))).shape == (3, 1)
@@ -161,6 +161,18 @@ def test_seeds_averaging_and_constants_have_an_effect(finished, tmp_path):
     assert len(set(figures)) == 4
     constants = train(short, tmp_path / "d", constants=("horizon=5", "A_bar=0.2"))[1]["constants"]
     assert (constants["horizon"], constants["A_bar"]) == (5, 0.2)
+
+
+def test_the_mean_is_played_unless_draws_are_asked_for(tmp_path):
+    """Costs are convex in the action: noise in it is a loss, and the learnt crowd is that of what is played."""
+    runs = {head: train(SHORT, tmp_path / head, average_policy=head) for head in ("mean", "gaussian")}
+    answers = {head: load_equilibrium(run / "equilibrium.pt").policy for head, (run, _) in runs.items()}
+    x = np.zeros((1000, 1))
+    assert isinstance(answers["mean"], DeterministicPolicy)
+    assert np.ptp(answers["mean"](0, x)) < 1e-5
+    assert answers["gaussian"].arguments["components"] == 1  # one Gaussian, the paper's
+    assert np.ptp(answers["gaussian"](0, x)) > 0.01
+    assert runs["mean"][1]["exploitability"] < runs["gaussian"][1]["exploitability"]
 
 
 def test_two_dimensions_and_a_mixture_head(tmp_path):

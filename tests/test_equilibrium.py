@@ -553,6 +553,21 @@ def test_draws_of_network_policies_follow_their_density():
     assert policy.mean_action(0, np.zeros((1, 1))).item() == pytest.approx(np.trapezoid(a * density, a), abs=1e-3)
 
 
+def test_the_mean_policy_plays_the_mean_action_and_learns_nothing_more():
+    torch.manual_seed(0)
+    policy = AveragePolicy(2, 3, 20, (0.0, 1.0), (1.0, 2.0), (10.0, 1.0, 0.1), waves=2)
+    torch.nn.init.normal_(policy.net[-1].weight)
+    torch.nn.init.normal_(policy.net[-1].bias)
+    mean, x = policy.mean_policy(), np.random.default_rng(0).standard_normal((50, 2))
+    actions = mean(7, x)
+    assert actions.std(axis=0).min() > 0.01
+    np.testing.assert_allclose(actions, policy.mean_action(7, x), rtol=1e-5, atol=1e-6)
+    torch.nn.init.normal_(policy.net[-1].weight)
+    np.testing.assert_array_equal(mean(7, x), actions)
+    with pytest.raises(ValueError, match="the mean of a head of 2 components is no network: take one component"):
+        AveragePolicy(1, 1, 20, (0.0,), (1.0,), (10.0,), components=2).mean_policy()
+
+
 def test_actions_outside_the_box_are_judged_as_projected():
     game = CASES["default"]
     wild = exploitability(game, lambda t, x: np.full_like(x, 1e6), num_agents=100)
