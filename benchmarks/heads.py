@@ -1,13 +1,14 @@
-"""What is played after DEDA-FP: the mean of the average policy, draws from it, or the best responses that it averages.
+"""What is played of an average policy: its mean, draws from it, or the best responses that it averages.
 
     python benchmarks/heads.py
 
-From the checkpoints of `python benchmarks/solvers.py`, of all finished runs of solvers/dedafp_ppo.py: exploitability of
-the mean of the average policy's Gaussian, of its draws, and of the exact mixture of all best responses so far with the
-same weights. So what differs is only how the same best responses are averaged. (They were made in the crowd of those
-who play the mean.) In the rooms on 40 cells. Means and standard deviations over seeds.
+From the checkpoints of `python benchmarks/solvers.py`, of all finished runs of solvers/dedafp_ppo.py and dafp_ppo.py:
+exploitability of the mean of the average policy's Gaussian, of its draws, and of the exact mixture of all best
+responses so far with the same weights. So what differs is only how the same best responses are averaged. They were made
+in the crowd of those who play the mean in DEDA-FP, of those who play draws in Algorithm 2. In the rooms on 40 cells.
+Means and standard deviations over seeds.
 
-Writes benchmarks/results/heads.csv and the table of docs/dedafp_ppo.md between its markers. Some five minutes.
+Writes benchmarks/results/heads.csv and the table of docs/dedafp_ppo.md between its markers. Some ten minutes.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "heads.csv"
 CELLS = 40
 POWER = {"uniform": 0, "linear": 1, "quadratic": 2}
 HEADS = {"mean": "its mean", "draws": "its draws", "mixture": "all best responses"}
+SOLVERS = ("dedafp_ppo", "dafp_ppo")
 
 
 def network(kind: Any, state: dict[str, torch.Tensor], game: Game, waves: int) -> Any:
@@ -68,19 +70,24 @@ def main() -> None:
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "dedafp_ppo.md", help="with markers for the table")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    runs = [(game, path) for game in solver_report.TITLES for path in sorted(RUNS.glob(f"{game}__dedafp_ppo__?"))]
-    runs = [(game, path) for game, path in runs if (path / "summary.json").is_file()]
+    names = [(game, solver) for game in solver_report.TITLES for solver in SOLVERS]
+    runs = [(*name, path) for name in names for path in sorted(RUNS.glob("__".join((*name, "?"))))]
+    runs = [(game, solver, path) for game, solver, path in runs if (path / "summary.json").is_file()]
     if not runs:
         sys.exit(f"there are no finished runs in {RUNS}; python benchmarks/solvers.py makes them")
     rows: list[dict[str, Any]] = [
-        {"game": game, "seed": path.name[-1], **measure(path)} for game, path in tqdm(runs, unit="run")
+        {"game": game, "solver": solver, "seed": path.name[-1], **measure(path)}
+        for game, solver, path in tqdm(runs, unit="run")
     ]
     tables.write(options.output, rows)
-    lines = ["| game | " + " | ".join(HEADS.values()) + " |", "|---|" + "---:|" * len(HEADS)]
-    for game, title in solver_report.TITLES.items():
-        found = [row for row in rows if row["game"] == game]
-        cells = [solver_report.spread(np.array([row[head] for row in found]), ".4f") for head in HEADS]
-        lines += [f"| {title} | " + " | ".join(cells) + " |"] if found else []
+    lines = ["| game | solver | " + " | ".join(HEADS.values()) + " |", "|---|---|" + "---:|" * len(HEADS)]
+    for game, solver in names:
+        found = [row for row in rows if (row["game"], row["solver"]) == (game, solver)]
+        if found:
+            cells = [solver_report.spread(np.array([row[head] for row in found])) for head in HEADS]
+            lines.append(
+                f"| {solver_report.TITLES[game]} | {solver_report.NAMES[solver]} | " + " | ".join(cells) + " |"
+            )
     print("\n".join(lines))
     tables.fill(options.page, "heads", "\n".join(lines), "heads.py")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -91,8 +92,10 @@ def numbers(rows: Rows, column: str) -> np.ndarray:
     return np.array([float(row[column]) for row in rows])
 
 
-def spread(values: np.ndarray, form: str) -> str:
-    """Mean ± standard deviation over seeds, where there are several."""
+def spread(values: np.ndarray, form: str | None = None) -> str:
+    """Mean ± standard deviation over seeds, where there are several; unless told, to three digits of the mean."""
+    if form is None:
+        form = f".{max(0, 2 - math.floor(math.log10(max(abs(values.mean()), 1e-9))))}f"
     return f"{values.mean():{form}}" + (f" ± {values.std(ddof=1):{form}}" if len(values) > 1 else "")
 
 
@@ -109,8 +112,8 @@ def results_table(finished: Rows) -> str:
                 share = 100 * numbers(rows, "share_of_doing_nothing")
                 lines.append(
                     f"| {title} | {name} | {len(rows)} | {rows[0]['iterations']} | "
-                    f"{spread(numbers(rows, 'exploitability'), '.4f')} | {spread(share, '.2f')} % | "
-                    f"{spread(numbers(rows, 'by_play'), '.4f')} | {spread(numbers(rows, 'seconds'), '.0f')} |"
+                    f"{spread(numbers(rows, 'exploitability'))} | {spread(share)} % | "
+                    f"{spread(numbers(rows, 'by_play'))} | {spread(numbers(rows, 'seconds'), '.0f')} |"
                 )
     return "\n".join(lines)
 
@@ -126,8 +129,8 @@ def short_table(finished: Rows) -> str:
         if rows:
             exploitability, share = numbers(rows, "exploitability"), numbers(rows, "share_of_doing_nothing")
             lines.append(
-                f"| {title} | {(exploitability / share).mean():.2f} | {spread(exploitability, '.4f')} | "
-                f"{100 * share.mean():.2f} % | {numbers(rows, 'seconds').mean():.0f} |"
+                f"| {title} | {(exploitability / share).mean():.2f} | {spread(exploitability)} | "
+                f"{100 * share.mean():.2g} % | {numbers(rows, 'seconds').mean():.0f} |"
             )
     return "\n".join(lines)
 
@@ -147,7 +150,7 @@ def equal_cost_table(judged: Rows, cost: str, unit: str) -> str:
                 np.exp(np.interp(min(ends), numbers(rows, cost), np.log(numbers(rows, "exploitability"))))
                 for rows in seeds.values()
             ]
-            cells.append(spread(np.array(at_end), ".4f") if at_end else "")
+            cells.append(spread(np.array(at_end)) if at_end else "")
         lines.append(f"| {TITLES[game]} | {min(ends):,.0f} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -48,13 +48,16 @@ def made_up(solver, seed, points):
 def test_equal_time_is_log_linear_at_the_end_of_the_fastest(script):
     judged = made_up("dedafp_ppo", "1", [(10, 1.0), (20, 0.1)])
     judged += made_up("fp_ppo", "1", [(10, 1.0), (30, 0.01)]) + made_up("fp_ppo", "2", [(10, 1.0), (30, 0.04)])
-    line = script.equal_time_table(judged).splitlines()[2]
-    assert line == "| beach bar | 20 | 0.1000 |  |  | 0.1500 ± 0.0707 |"
+    line = script.equal_cost_table(judged, "seconds", "training, s").splitlines()[2]
+    assert line == "| beach bar | 20 | 0.100 | 0.150 ± 0.071 |"
+    line = script.equal_cost_table(judged, "env_steps", "steps").splitlines()[2]
+    assert line == "| beach bar | 2,000 | 0.100 | 0.0250 ± 0.0212 |"
 
 
 def test_spread_is_of_several_seeds(script):
     assert script.spread(np.array([1.0, 3.0]), ".1f") == "2.0 ± 1.4"
     assert script.spread(np.array([1.0]), ".1f") == "1.0"
+    assert script.spread(np.array([0.00123, 0.00125])) == "0.00124 ± 0.00001"
 
 
 def test_pictures_of_made_up_runs(script, tmp_path):
@@ -70,6 +73,8 @@ def test_pictures_of_made_up_runs(script, tmp_path):
 def test_the_page_says_what_the_csvs_say(script):
     page = (ROOT / "docs" / "solvers.md").read_text()
     assert script.results_table(rows("solvers.csv")) in page
-    assert script.equal_time_table(rows("solver_iterations.csv")) in page
+    judged = rows("solver_iterations.csv")
+    assert script.equal_cost_table(judged, "seconds", "training, s") in page
+    assert script.errors_table(judged) in page
     for row in rows("solvers.csv"):
         assert script.NAMES[row["solver"]] in page
