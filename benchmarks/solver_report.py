@@ -166,12 +166,12 @@ def errors_table(judged: Rows) -> str:
             last = [rows[-1] for rows in of(judged, solver, game).values()]
             crowd = "crowd" if last and last[0]["errors/crowd"] else "flow"
             columns = {
-                "exploitability": ".4f",
-                "errors/best_response": ".4f",
+                "exploitability": ".2g",
+                "errors/best_response": ".2g",
                 "errors/average_policy": ".1%",
-                "errors/average_policy_reward": ".3f",
+                "errors/average_policy_reward": ".2g",
                 f"errors/{crowd}": ".1%",
-                f"errors/{crowd}_reward": ".3f",
+                f"errors/{crowd}_reward": ".2g",
                 "errors/leak": ".1%",
             }
             cells = [

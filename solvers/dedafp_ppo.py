@@ -3,7 +3,7 @@
 Density-Enhanced Deep-Average Fictitious Play (Magnino et al., arXiv 2510.22158). For k = 1, ..., K:
 
     1. best response: PPO in the frozen crowd of iteration k-1, a normalizing flow;
-    2. average policy: maximum likelihood on the (t, x, a) of all best responses so far;
+    2. average policy: maximum likelihood on the (t, x, a) of all best responses so far; its mean is played;
     3. average mean field: maximum likelihood of the flow on trajectories of the average policy.
 
     python solvers/dedafp_ppo.py                                     # the linear-quadratic game, all defaults

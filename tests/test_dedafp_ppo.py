@@ -387,7 +387,14 @@ def test_a_gradient_that_is_infinite_changes_nothing():
 
 def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_resume(tmp_path):
     command = [sys.executable, str(SOLVER), "--updates", "2", "--num-agents", "32", "--policy-steps", "5"]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # jobs in the background ignore it
+    )
     checkpoint = tmp_path / "runs" / "lq_v0__dedafp_ppo__1" / "checkpoint.pt"
     deadline = time.monotonic() + 120
     while not checkpoint.is_file() and time.monotonic() < deadline:
