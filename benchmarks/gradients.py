@@ -5,8 +5,9 @@
 The games are differentiable: PyTorch's gradients go through a step, a reflection and a reward. So a best response can
 be had without a critic, by Adam on the return of 512 agents whose noise is given, from t = 0 to T. Both learn from
 nothing in the crowd of those who do nothing, with the same network; PPO is the first iteration of
-solvers/dedafp_ppo.py, with its defaults of the game. One seed, one thread, processor time. The crowd that gradients
-see interpolates the solver's table linearly, as they need slopes; both are judged in the table.
+solvers/dedafp_ppo.py, with its defaults of the game. One seed, one thread; PPO's seconds are by the clock, those of
+gradients of the processor. The crowd that gradients see interpolates the solver's table linearly, as they need slopes;
+both are judged in the table.
 
 Writes benchmarks/results/gradients.csv and the table of docs/dedafp_ppo.md between its markers. Some eight minutes.
 """
