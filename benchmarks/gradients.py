@@ -33,9 +33,10 @@ from scipy import ndimage
 from torch import Tensor
 from tqdm import tqdm
 
+from mfg_envs.envs import simulate
 from mfg_envs.equilibrium.grid import Model
 from mfg_envs.games import BeachBar, FourRooms, Game
-from mfg_envs.mean_field import Grid
+from mfg_envs.mean_field import Flow, Grid
 from mfg_envs.policies import DeterministicPolicy
 
 ROOT = Path(__file__).parent.parent
@@ -79,7 +80,7 @@ class Law:
 
 
 def by_gradients(game: Game, table: Grid, actor: DeterministicPolicy, updates: int) -> None:
-    """Climb the return through the game, at a rate annealed to zero."""
+    """Climb the return through the game, at a rate annealed to zero: `actor` is changed."""
     laws: list[Any] = [Law(table, t) for t in range(game.horizon + 1)]
     scale = torch.tensor((game.action_high - game.action_low) / 2, dtype=torch.float32)
     optimizer = torch.optim.Adam(actor.parameters(), lr=LEARNING_RATE)
@@ -108,10 +109,8 @@ def measure(title: str, updates: int) -> dict[str, Any]:
     figures = saved["history"][0]
 
     assert game.floor is not None
-    idle = solver.simulate(
-        game, lambda t, x: np.zeros((len(x), game.action_dim)), num_agents=args.flow_agents, seed=SEED
-    )
-    flow = solver.Flow(game.dim, game.horizon, game.action_dim, bins=args.flow_bins).eval()
+    idle = simulate(game, lambda t, x: np.zeros((len(x), game.action_dim)), num_agents=args.flow_agents, seed=SEED)
+    flow = Flow(game.dim, game.horizon, game.action_dim, bins=args.flow_bins).eval()
     flow.standardise(idle.states, idle.actions)  # mu^0, as the solver's
     table, _ = solver.tabulate(flow, game)
     middle, half = (game.state_high + game.state_low) / 2, (game.state_high - game.state_low) / 2

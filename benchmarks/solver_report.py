@@ -61,8 +61,7 @@ def write(results: Path, iterations: Path, runs: Path) -> None:
     page = ROOT / "docs" / "solvers.md"
     tables.fill(page, "results", results_table(finished), "solvers.py")
     tables.fill(page, "equal time", equal_cost_table(judged, "seconds", "training, s"), "solvers.py")
-    alike = [row for row in judged if row["solver"] != "dedafp_sac"]  # PPO needs many more steps than SAC
-    tables.fill(page, "equal steps", equal_cost_table(alike, "env_steps", "steps of agents"), "solvers.py")
+    tables.fill(page, "equal steps", equal_cost_table(of_ppo(judged), "env_steps", "steps of agents"), "solvers.py")
     tables.fill(page, "errors", errors_table(judged), "solvers.py")
     tables.fill(ROOT / "README.md", "solvers", short_table(finished), "solvers.py")
     draw_exploitability(ROOT / "assets" / "solvers_exploitability.png", finished, judged)
@@ -85,6 +84,11 @@ def of(rows: Rows, solver: str, game: str) -> dict[str, Rows]:
         if (row["solver"], row["game"]) == (solver, game):
             found[row["seed"]].append(row)
     return found
+
+
+def of_ppo(rows: Rows) -> Rows:
+    """Those of solvers with PPO, whose steps are alike: SAC learns from each many times."""
+    return [row for row in rows if row["solver"] != "dedafp_sac"]
 
 
 def numbers(rows: Rows, column: str) -> np.ndarray:
@@ -164,7 +168,9 @@ def errors_table(judged: Rows) -> str:
     for game, title in TITLES.items():
         for solver, name in NAMES.items():
             last = [rows[-1] for rows in of(judged, solver, game).values()]
-            crowd = "crowd" if last and last[0]["errors/crowd"] else "flow"
+            if not last:
+                continue
+            crowd = "crowd" if last[0]["errors/crowd"] else "flow"
             columns = {
                 "exploitability": ".2g",
                 "errors/best_response": ".2g",
@@ -175,11 +181,10 @@ def errors_table(judged: Rows) -> str:
                 "errors/leak": ".1%",
             }
             cells = [
-                f"{numbers(last, column).mean():{form}}".replace("%", " %") if last and last[0][column] else ""
+                f"{numbers(last, column).mean():{form}}".replace("%", " %") if last[0][column] else ""
                 for column, form in columns.items()
             ]
-            if last:
-                lines.append(f"| {title} | {name} | " + " | ".join(cells) + " |")
+            lines.append(f"| {title} | {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

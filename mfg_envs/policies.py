@@ -186,7 +186,7 @@ class AveragePolicy(_Network):
             return (scaled * self.action_scale).double().cpu().numpy()
 
     def mean_policy(self) -> DeterministicPolicy:
-        """The policy that plays `mean_action`, with weights of its own; where action costs are convex, it earns more.
+        """The policy that plays `mean_action`, a copy. Ours: noise in the action costs effort where costs are convex.
 
         Raises:
             ValueError: if the head has more than one component.

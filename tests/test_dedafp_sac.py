@@ -155,7 +155,9 @@ def test_actions_stay_in_the_box_and_have_the_density_of_a_squashed_normal(agent
 
 def states_of(run):
     checkpoint = torch.load(run / "checkpoint.pt", weights_only=True)
-    return {f"{part}.{name}": v for part in ("agent", "policy", "flow") for name, v in checkpoint[part].items()}
+    return {
+        f"{part}.{name}": v for part in ("agent", "policy", "flow", "learner") for name, v in checkpoint[part].items()
+    }
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(finished, tmp_path):

@@ -54,6 +54,15 @@ def test_equal_time_is_log_linear_at_the_end_of_the_fastest(script):
     assert line == "| beach bar | 2,000 | 0.100 | 0.0250 ± 0.0212 |"
 
 
+def test_errors_are_means_over_seeds_of_the_last_look(script):
+    judged = made_up("dedafp_ppo", "1", [(10, 1.0), (20, 0.1)]) + made_up("dedafp_ppo", "2", [(10, 1.0), (20, 0.3)])
+    for row, error in zip(judged, ("9", "0.01", "9", "0.02"), strict=True):
+        row |= {"errors/flow": error, "errors/crowd": ""}
+    assert script.errors_table(judged).splitlines()[2:] == [
+        "| beach bar | DEDA-FP (PPO) | 0.2 | 0.1 |  |  | 1.5 % | 0.3 |  |"
+    ]
+
+
 def test_spread_is_of_several_seeds(script):
     assert script.spread(np.array([1.0, 3.0]), ".1f") == "2.0 ± 1.4"
     assert script.spread(np.array([1.0]), ".1f") == "1.0"
@@ -75,6 +84,7 @@ def test_the_page_says_what_the_csvs_say(script):
     assert script.results_table(rows("solvers.csv")) in page
     judged = rows("solver_iterations.csv")
     assert script.equal_cost_table(judged, "seconds", "training, s") in page
+    assert script.equal_cost_table(script.of_ppo(judged), "env_steps", "steps of agents") in page
     assert script.errors_table(judged) in page
     for row in rows("solvers.csv"):
         assert script.NAMES[row["solver"]] in page
